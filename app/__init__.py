@@ -1,0 +1,1 @@
+"""The service: answers in, probability and knowledge state out."""

@@ -1,0 +1,1 @@
+"""Everything about a model: contract, networks, data sets, training, evaluation."""

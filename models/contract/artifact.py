@@ -1,0 +1,135 @@
+"""The folder a server can serve, and the manifest that says what is in it.
+
+    artifacts/<model>/<version>/
+        manifest.json     everything below, with the SHA-256 of every other file
+        sequence.onnx     windows -> p_correct (and knowledge_state)
+        step.onnx         one interaction and a state -> the next state; only where a model has one
+        vocabulary.json   outside ids <-> integers
+        golden.npz        windows with the probabilities the network gave them when it was exported
+        card.md           the model card, for people
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+FORMAT = 1
+MANIFEST, SEQUENCE, STEP = "manifest.json", "sequence.onnx", "step.onnx"
+VOCABULARY, GOLDEN, CARD = "vocabulary.json", "golden.npz", "card.md"
+
+
+class ManifestError(ValueError):
+    """The folder is not an artifact we understand; the message says what is wrong with it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Port:
+    """One input or output of a graph."""
+
+    name: str
+    dtype: str  # numpy's name
+    axes: tuple[str | int, ...]  # a word for a dynamic axis, a number for a fixed one
+
+
+@dataclass(frozen=True, kw_only=True)
+class Graph:
+    """One ONNX file."""
+
+    file: str
+    inputs: tuple[Port, ...]
+    outputs: tuple[Port, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class WindowRule:
+    """How windows are cut for this model; see `window_start`."""
+
+    length: int  # places, the query's counted
+    cut: int = 1
+    side: str = "right"  # where padding stands
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """What `manifest.json` holds."""
+
+    name: str
+    version: str
+    network: str  # its name in the registry of networks
+    config: Mapping[str, Any]  # the network's own configuration
+    graphs: Mapping[str, Graph]  # "sequence", and "step" where the model has a state
+    window: WindowRule
+    vocabulary: str  # fingerprint
+    n_questions: int  # PAD and UNSEEN not counted
+    n_skills: int  # PAD and UNSEEN not counted
+    features: Mapping[str, Any]  # how each input is shifted, capped and encoded
+    training: Mapping[str, Any]  # data set, split, seed, answers, users
+    metrics: Mapping[str, Any]  # on the test split, with intervals
+    parity: Mapping[str, Any]  # cases run and the largest difference from the trained network
+    tools: Mapping[str, str]  # versions, and the opset
+    files: Mapping[str, str] = field(default_factory=dict)  # file -> SHA-256
+    format: int = FORMAT
+
+    def save(self, folder: Path) -> None:
+        """Write `manifest.json`."""
+        text = json.dumps(dataclasses.asdict(self), indent=1, ensure_ascii=False)
+        (folder / MANIFEST).write_text(text + "\n", encoding="utf-8")
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """Read `manifest.json`; raise `ManifestError` where a part is absent, unknown or mistyped."""
+        path = folder / MANIFEST
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise ManifestError(f"{path} is not there: no artifact") from None
+        except ValueError as exc:
+            raise ManifestError(f"{path} is not JSON: {exc}") from exc
+        if not isinstance(content, dict):
+            raise ManifestError(f"{path} holds no JSON object")
+        if content.get("format") != FORMAT:
+            raise ManifestError(f"{path}: format {content.get('format')!r}, this reads {FORMAT}")
+        try:
+            content["graphs"] = {k: _graph(g) for k, g in content["graphs"].items()}
+            content["window"] = WindowRule(**content["window"])
+            manifest = cls(**content)
+        except (KeyError, TypeError, AttributeError) as exc:
+            raise ManifestError(f"{path}: {exc}") from exc
+        if "sequence" not in manifest.graphs:
+            raise ManifestError(f"{path}: no graph named 'sequence'")
+        rule = manifest.window
+        if rule.length < 1 or rule.cut < 1 or rule.side not in ("left", "right"):
+            raise ManifestError(f"{path}: no windows can be cut by {rule}")
+        return manifest
+
+    def check_files(self, folder: Path) -> None:
+        """Raise `ManifestError` unless every file named is there, to the byte."""
+        for name, expected in self.files.items():
+            path = folder / name
+            if path.parent != folder or not path.is_file():
+                raise ManifestError(f"{path} is named in the manifest but is not there")
+            if (found := sha256_of(path)) != expected:
+                raise ManifestError(f"{path} has SHA-256 {found}, the manifest says {expected}")
+        for needed in (VOCABULARY, GOLDEN, *(g.file for g in self.graphs.values())):
+            if needed not in self.files:
+                raise ManifestError(f"{folder / MANIFEST} gives no SHA-256 for {needed}")
+
+
+def sha256_of(path: Path) -> str:
+    """Return the SHA-256 of a file, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _graph(content: Mapping[str, Any]) -> Graph:
+    return Graph(
+        file=content["file"],
+        inputs=tuple(Port(**{**p, "axes": tuple(p["axes"])}) for p in content["inputs"]),
+        outputs=tuple(Port(**{**p, "axes": tuple(p["axes"])}) for p in content["outputs"]),
+    )
