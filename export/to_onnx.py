@@ -1,0 +1,153 @@
+"""One network -> one ONNX file with dynamic batch, sequence and skills axes.
+
+    python -m export.to_onnx runs/dkt-assist2017 sequence /tmp/sequence.onnx
+
+A process of its own for every graph: in torch 2.13 a second LSTM export in one process freezes the
+sequence axis, and may do so silently. `export.publish` starts them and checks the axes after.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+import onnx
+import torch
+from torch import Tensor, nn
+
+from models.contract.artifact import SEQUENCE, STEP, Graph, Port
+from models.contract.window import INPUTS
+from models.evaluation.run import Run, open_run
+from models.nets.dkt import DKTStep
+
+OPSET = 23  # has Attention as one operator, which ONNX Runtime runs on CPU and CUDA
+
+# Sizes of the traced example: none is 1 (a 1 would be frozen) and none is a size of the network.
+_EXAMPLE = {"batch": 2, "sequence": 7, "skills": 3}
+
+
+class SequenceGraph(nn.Module):
+    """Windows -> p_correct (B,), and the knowledge state (B, S) of a network that has one."""
+
+    def __init__(self, network: Any) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        """Take the tensors of `INPUTS`, in their order."""
+        if hasattr(self.network, "with_knowledge"):
+            logit, knowledge = self.network.with_knowledge(*inputs)
+            return torch.sigmoid(logit), torch.sigmoid(knowledge)
+        return (torch.sigmoid(self.network(*inputs)),)
+
+
+def graph_of(run: Run, name: str) -> tuple[nn.Module, Graph, tuple[Tensor, ...]]:
+    """Return the module to trace, the ports its file must have, and example inputs.
+
+    `name` is "sequence" or "step"; raises `ValueError` where the network has no such graph.
+    """
+    inputs = [Port(name=n, dtype=d.__name__.rstrip("_"), axes=a) for n, (d, a) in INPUTS.items()]
+    states = run.vocabulary.n_skills - 1  # PAD has no column
+    knowledge = Port(name="knowledge_state", dtype="float32", axes=("batch", states))
+    if name == "sequence":
+        outputs = [Port(name="p_correct", dtype="float32", axes=("batch",))]
+        if hasattr(run.network, "with_knowledge"):
+            outputs.append(knowledge)
+        ports = Graph(file=SEQUENCE, inputs=tuple(inputs), outputs=tuple(outputs))
+        return SequenceGraph(run.network), ports, _example(ports)
+    if name == "step" and hasattr(run.network, "recurrence") and hasattr(run.network, "with_knowledge"):
+        start = run.network.recurrence.start
+        state = Port(name="state", dtype="float32", axes=("batch", *start.shape))
+        one = [
+            Port(name=p.name, dtype=p.dtype, axes=tuple(a for a in p.axes if a != "sequence"))
+            for p in inputs
+            if p.name != "mask"
+        ]
+        next_state = Port(name="next_state", dtype="float32", axes=state.axes)
+        ports = Graph(file=STEP, inputs=(state, *one), outputs=(next_state, knowledge))
+        return DKTStep(run.network), ports, _example(ports)
+    raise ValueError(f"{run.kind} has no graph {name!r}")
+
+
+def export(run: Run, name: str, path: Path) -> None:
+    """Write the graph `name` of a run to `path`, its axes named as its ports say."""
+    module, ports, example = graph_of(run, name)
+    axes = [
+        {i: torch.export.Dim.DYNAMIC for i, axis in enumerate(p.axes) if isinstance(axis, str)}
+        for p in ports.inputs
+    ]
+    # SequenceGraph takes *inputs: one argument that is a tuple, so its shapes are nested once.
+    shapes: Any = (tuple(axes),) if isinstance(module, SequenceGraph) else tuple(axes)
+    torch.backends.mha.set_fastpath_enabled(False)
+    with torch.no_grad():
+        program = torch.onnx.export(
+            module.eval(),
+            example,
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=[p.name for p in ports.inputs],
+            output_names=[p.name for p in ports.outputs],
+            dynamic_shapes=shapes,
+            optimize=True,
+            verbose=False,
+        )
+    if program is None:
+        raise RuntimeError(f"torch gave no graph for {name}")
+    model = program.model_proto
+    _name_axes(model, ports)
+    onnx.checker.check_model(model, full_check=True)
+    onnx.save(model, str(path))
+
+
+def _example(ports: Graph) -> tuple[Tensor, ...]:
+    generator = torch.Generator().manual_seed(0)
+    example = []
+    for port in ports.inputs:
+        shape = [_EXAMPLE[a] if isinstance(a, str) else a for a in port.axes]
+        if port.dtype == "int64":
+            example.append(torch.ones(shape, dtype=torch.int64))
+        elif port.dtype == "bool":
+            example.append(torch.ones(shape, dtype=torch.bool))
+        else:
+            example.append(torch.rand(shape, generator=generator))
+    return tuple(example)
+
+
+def _name_axes(model: onnx.ModelProto, ports: Graph) -> None:
+    """Write the ports' axes into the file: the exporter declares some outputs with traced sizes."""
+    model.graph.ClearField("value_info")  # holds traced sizes too; it is inferred again below
+    for values, declared in ((model.graph.input, ports.inputs), (model.graph.output, ports.outputs)):
+        if [v.name for v in values] != [p.name for p in declared]:
+            raise RuntimeError(
+                f"the graph has {[v.name for v in values]}, not {[p.name for p in declared]}"
+            )
+        for value, port in zip(values, declared, strict=True):
+            shape = value.type.tensor_type.shape
+            shape.ClearField("dim")
+            for axis in port.axes:
+                if isinstance(axis, str):
+                    shape.dim.add(dim_param=axis)
+                else:
+                    shape.dim.add(dim_value=axis)
+    model.CopyFrom(onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True))
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Export one graph by the command line."""
+    parser = argparse.ArgumentParser(prog="python -m export.to_onnx", description=__doc__)
+    parser.add_argument("run", type=Path)
+    parser.add_argument("graph", choices=("sequence", "step"))
+    parser.add_argument("out", type=Path)
+    given = parser.parse_args(arguments)
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    warnings.simplefilter("ignore")  # torch's own deprecations; the parity check judges the result
+    export(open_run(given.run), given.graph, given.out)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Evaluation: how good the probabilities are that a server would have given."""

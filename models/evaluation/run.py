@@ -1,0 +1,77 @@
+"""A run folder: everything from which alone a trained network is rebuilt.
+
+    runs/<name>/
+        config.json         the training's configuration
+        run.json            the network with all its options, the window rule, the data and split
+        vocabulary.json     of the training split
+        weights.safetensors the best epoch's
+        progress.pt         the newest epoch's weights and optimizer; a killed training goes on here
+        log.jsonl           one line an epoch
+        metrics.json        written by models.evaluation
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from safetensors.torch import load_file
+
+from models.contract.artifact import WindowRule
+from models.contract.vocabulary import Vocabulary
+from models.nets import build
+
+CONFIG, RUN, VOCABULARY = "config.json", "run.json", "vocabulary.json"
+WEIGHTS, PROGRESS, LOG, METRICS = "weights.safetensors", "progress.pt", "log.jsonl", "metrics.json"
+
+
+class RunInvalid(ValueError):
+    """The folder holds no run, or not the run that was asked for."""
+
+
+class Run(NamedTuple):
+    """A trained network and what it was trained on."""
+
+    folder: Path
+    kind: str  # its name in `models.nets.NETWORKS`
+    config: Mapping[str, Any]  # the network's own, with the sizes of its tables
+    window: WindowRule
+    vocabulary: Vocabulary
+    network: Any  # in eval mode
+    data: Mapping[str, Any]  # source and split, with counts of users and answers
+    seed: int
+
+
+def open_run(folder: Path) -> Run:
+    """Rebuild the network of a run from its folder alone, with the best weights."""
+    for name in (RUN, VOCABULARY, WEIGHTS):
+        if not (folder / name).is_file():
+            raise RunInvalid(f"{folder / name} is not there: no trained run in {folder}")
+    content = json.loads((folder / RUN).read_text(encoding="utf-8"))
+    network = build(content["network"], content["config"])
+    network.load_state_dict(load_file(folder / WEIGHTS), strict=True)
+    return Run(
+        folder=folder,
+        kind=content["network"],
+        config=content["config"],
+        window=WindowRule(**content["window"]),
+        vocabulary=Vocabulary.load(folder / VOCABULARY),
+        network=network.eval(),
+        data=content["data"],
+        seed=content["seed"],
+    )
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write JSON, whole or not at all."""
+    write_whole(path, json.dumps(content, indent=1, ensure_ascii=False).encode() + b"\n")
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file so that a kill leaves the old one or the new one, never half of it."""
+    beside = path.with_suffix(path.suffix + ".tmp")
+    beside.write_bytes(content)
+    os.replace(beside, path)

@@ -1,0 +1,47 @@
+"""The networks: a small dict from a name to its configuration and its class.
+
+Every network takes the tensors of `models.contract.window.INPUTS`, in that order, and returns the
+logit (B,) of the last real place. One whose `is_causal` is true answers at every place as well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol, cast
+
+from torch import Tensor
+
+from models.nets.dkt import DKT, DKTConfig
+from models.nets.last_query import LastQuery, LastQueryConfig
+from models.nets.layers import Places
+from models.nets.saint_plus import SaintPlus, SaintPlusConfig
+
+NETWORKS: dict[str, tuple[type, type]] = {
+    "dkt": (DKTConfig, DKT),
+    "last_query": (LastQueryConfig, LastQuery),
+    "saint_plus": (SaintPlusConfig, SaintPlus),
+}
+
+
+class Network(Protocol):
+    """What the trainer and the exporter ask of a network, beside being a torch module."""
+
+    @property
+    def is_causal(self) -> bool: ...
+
+    def __call__(self, *inputs: Tensor) -> Tensor: ...
+
+    def every_place(self, *inputs: Tensor) -> Places: ...
+
+
+def build(name: str, config: Mapping[str, Any]) -> Any:
+    """Return a new network; raise `ValueError` naming what is unknown in `name` or `config`."""
+    if name not in NETWORKS:
+        raise ValueError(f"network {name!r} is not known; known: {', '.join(NETWORKS)}")
+    config_class, network_class = NETWORKS[name]
+    known = set(config_class.__dataclass_fields__)
+    if unknown := set(config) - known:
+        raise ValueError(
+            f"{name} has no option {', '.join(sorted(unknown))}; its options: {', '.join(sorted(known))}"
+        )
+    return network_class(cast(Any, config_class)(**config))

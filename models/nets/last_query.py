@@ -1,0 +1,155 @@
+"""LastQuery: the last question is the only attention query; then an LSTM reads the window.
+
+Jeon, "Last Query Transformer RNN for knowledge tracing", 2021 (arXiv 2102.05038). No positional
+encoding: attention gathers, the LSTM keeps the order. Attention costs L, not L squared.
+Letters: B batch, L places, D width, H heads.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from models.contract.interaction import UNKNOWN
+from models.contract.masks import last_query
+from models.contract.window import MISSING_S
+from models.nets.initialisation import initialise
+from models.nets.layers import (
+    N_RESPONSES,
+    Attention,
+    FeedForward,
+    Inputs,
+    Places,
+    Recurrence,
+    SkillSet,
+    TimeEmbedding,
+    TimeForm,
+    align_right,
+    at_last,
+    shifted,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LastQueryConfig:
+    n_questions: int  # tables count PAD and UNSEEN
+    n_skills: int
+    width: int = 64
+    heads: int = 4
+    hidden: int = 128  # of the feed-forward layer
+    dropout: float = 0.2
+    residual: Literal["broadcast", "last"] = "broadcast"
+    lag: TimeForm = "categorical"
+    elapsed: TimeForm = "none"
+
+
+class LastQuery(nn.Module):
+    """Embed -> one attention query -> added to every place (or the last) -> FFN -> LSTM -> head."""
+
+    def __init__(self, config: LastQueryConfig) -> None:
+        super().__init__()
+        self.config = config
+        width = config.width
+        self.question = nn.Embedding(config.n_questions, width)
+        self.skills = SkillSet(config.n_skills, width)
+        self.response = nn.Embedding(N_RESPONSES, width)
+        self.lag = TimeEmbedding(config.lag, width)
+        self.elapsed = TimeEmbedding(config.elapsed, width)
+        self.attention = Attention(width, config.heads, config.dropout)
+        self.norm_attention = nn.LayerNorm(width)
+        self.feed_forward = FeedForward(width, config.hidden, config.dropout)
+        self.norm_feed_forward = nn.LayerNorm(width)
+        self.recurrence = Recurrence(width, width)
+        self.drop = nn.Dropout(config.dropout)
+        self.head = FeedForward(width, width, config.dropout)
+        self.read_out = nn.Linear(width, 1)
+        initialise(self)
+
+    @property
+    def is_causal(self) -> bool:
+        """With residual "last", one pass answers at every place; "broadcast" mixes the query in."""
+        return self.config.residual == "last"
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        """Return the logit that the last question is answered right, (B,)."""
+        batch = align_right(Inputs(*inputs))
+        x = self.embed(batch)  # (B, L, D)
+        last = at_last(x, batch.mask)[:, None]  # (B, 1, D): its place differs from row to row
+        mask = last_query(batch.mask)[:, None]  # (B, 1, 1, L), shared by the heads
+        seen = self.attention(last, x, mask)  # (B, 1, D)
+        if self.config.residual == "last":
+            place = torch.arange(x.shape[1], device=x.device)
+            end = batch.mask.to(torch.int64).sum(dim=1) - 1
+            seen = seen * (place[None, :] == end[:, None]).to(x.dtype)[..., None]
+        x = self._mix(x, seen)  # (B, L, D): the one answer goes to every place
+        state = at_last(self.recurrence(x), batch.mask)  # (B, D)
+        return self._answer(state, last.squeeze(1))
+
+    def every_place(self, *inputs: Tensor) -> Places:
+        """Return the logits at every place; only for residual "last".
+
+        Past places enter with their answers; each place, as a query, with its answer unknown. So
+        the LSTM runs once over the answered places, and one further step from the state before it
+        answers each query: L targets for the price of one window.
+        """
+        if not self.is_causal:
+            raise ValueError('every place needs residual "last": "broadcast" changes all places')
+        batch = Inputs(*inputs)
+        past = self.embed(batch)  # (B, L, D)
+        asked = self.embed(
+            batch._replace(
+                response=torch.full_like(batch.response, UNKNOWN),
+                elapsed_s=torch.full_like(batch.elapsed_s, MISSING_S),
+            )
+        )
+        seen = self._attend_each(asked, past)
+        h, c = self._states(self._mix(past, torch.zeros_like(past)))  # (B, L, D) before each place
+        flat = self._mix(asked, seen).flatten(0, 1)  # (B*L, D)
+        state = torch.stack([h.flatten(0, 1), c.flatten(0, 1)], dim=1)[:, :, None]
+        after = self.recurrence.step(flat, state)[:, 0, 0]  # (B*L, D)
+        return Places(self._answer(after, asked.flatten(0, 1)).unflatten(0, past.shape[:2]))
+
+    def embed(self, batch: Inputs) -> Tensor:
+        """Return (B, L, D): the five inputs of each place, added."""
+        x = self.question(batch.question) + self.skills(batch.skills)
+        x = x + self.response(batch.response)
+        return self.drop(x + self.lag(batch.lag_s) + self.elapsed(batch.elapsed_s))  # type: ignore[no-any-return]
+
+    def _mix(self, x: Tensor, seen: Tensor) -> Tensor:
+        x = self.norm_attention(x + self.drop(seen))
+        return self.norm_feed_forward(x + self.drop(self.feed_forward(x)))  # type: ignore[no-any-return]
+
+    def _answer(self, state: Tensor, asked: Tensor) -> Tensor:
+        # The question is shown to the head once more: the LSTM need not carry it.
+        x = state + asked
+        return self.read_out(x + self.drop(self.head(x))).squeeze(-1)  # type: ignore[no-any-return]
+
+    def _attend_each(self, asked: Tensor, past: Tensor) -> Tensor:
+        """Attend from each place as a query to the answered places before it and to itself."""
+        attention = self.attention
+        query = attention.split(attention.query(asked))
+        key, own_key = (attention.split(attention.key(x)) for x in (past, asked))
+        value, own_value = (attention.split(attention.value(x)) for x in (past, asked))
+        scale = query.shape[-1] ** -0.5
+        score = query @ key.transpose(-1, -2) * scale  # (B, H, L, L)
+        own = (query * own_key).sum(dim=-1, keepdim=True) * scale  # (B, H, L, 1)
+        place = torch.arange(past.shape[1], device=past.device)
+        before = place[:, None] > place[None, :]
+        score = torch.cat([score.masked_fill(~before, float("-inf")), own], dim=-1)
+        weight = F.dropout(score.softmax(dim=-1), attention.dropout, self.training)
+        return attention.merge(weight[..., :-1] @ value + weight[..., -1:] * own_value)
+
+    def _states(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return h and c before each place, (B, L, D) each; torch's own LSTM tells only h."""
+        start = self.recurrence.start[:, 0]
+        state = start[None, :, None].expand(x.shape[0], -1, -1, -1)  # (B, 2, 1, D)
+        after = []
+        for place in range(x.shape[1]):
+            state = self.recurrence.step(x[:, place], state)
+            after.append(state[:, :, 0])
+        both = torch.stack(after, dim=1)  # (B, L, 2, D)
+        return shifted(both[:, :, 0], start[0]), shifted(both[:, :, 1], start[1])

@@ -1,0 +1,221 @@
+"""Parts that several networks share.
+
+Letters: B batch, L places, K skills of a question, D model width, H heads.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from models.contract.interaction import PAD_RESPONSE
+from models.contract.vocabulary import PAD
+
+TimeForm = Literal["none", "categorical", "continuous"]
+
+N_RESPONSES = PAD_RESPONSE + 1
+LONGEST_S = 7 * 86_400.0  # a week: a longer pause tells no more
+
+
+class Inputs(NamedTuple):
+    """One batch as every network reads it, in the order of `models.contract.window.INPUTS`."""
+
+    question: Tensor  # (B, L)
+    skills: Tensor  # (B, L, K)
+    response: Tensor  # (B, L)
+    lag_s: Tensor  # (B, L)
+    elapsed_s: Tensor  # (B, L)
+    mask: Tensor  # (B, L)
+
+
+class Places(NamedTuple):
+    """What a causal network says at every place of right-padded windows."""
+
+    logit: Tensor  # (B, L) that the question of this place is answered right
+    knowledge_logit: Tensor | None = None  # (B, L, S) for every skill, where the network has it
+
+
+def align_right(inputs: Inputs) -> Inputs:
+    """Move padding, wherever it stands, to the right end, so that place 0 is the first real one.
+
+    From here on left and right padding are the same batch, which makes them the same number.
+    """
+    first = inputs.mask.to(torch.int64).argmax(dim=1, keepdim=True)  # (B, 1)
+    places = inputs.mask.shape[1]
+    source = torch.arange(places, device=first.device)[None, :] + first  # (B, L)
+    source = torch.where(source < places, source, source - places)  # round the end
+    skills = source[:, :, None].expand(-1, -1, inputs.skills.shape[2])
+    return Inputs(
+        question=inputs.question.gather(1, source),
+        skills=inputs.skills.gather(1, skills),
+        response=inputs.response.gather(1, source),
+        lag_s=inputs.lag_s.gather(1, source),
+        elapsed_s=inputs.elapsed_s.gather(1, source),
+        mask=inputs.mask.gather(1, source),
+    )
+
+
+def at_last(x: Tensor, mask: Tensor) -> Tensor:
+    """Return (B, D): the row of `x` (B, L, D) at the last real place of right-padded windows."""
+    last = mask.to(torch.int64).sum(dim=1) - 1  # (B,)
+    return x.gather(1, last[:, None, None].expand(-1, 1, x.shape[2])).squeeze(1)
+
+
+def shifted(x: Tensor, start: Tensor) -> Tensor:
+    """Return `x` (B, L, D) moved one place to the right, with `start` (D,) in the first place."""
+    return torch.cat([start.expand(x.shape[0], 1, -1), x[:, :-1]], dim=1)
+
+
+class SkillSet(nn.Module):
+    """Skills of a question, pooled as a set: the mean of their embeddings, in any order."""
+
+    def __init__(self, n_skills: int, width: int) -> None:
+        super().__init__()
+        self.table = nn.Embedding(n_skills, width, padding_idx=PAD)
+
+    def forward(self, skills: Tensor) -> Tensor:
+        """(..., K) -> (..., D)."""
+        return set_mean(self.table(skills), skills)
+
+
+def set_mean(values: Tensor, skills: Tensor) -> Tensor:
+    """Return the mean of `values` (..., K, D) over the real members of `skills` (..., K)."""
+    real = (skills != PAD).to(values.dtype)[..., None]  # (..., K, 1)
+    return (values * real).sum(dim=-2) / real.sum(dim=-2).clamp(min=1.0)
+
+
+class TimeEmbedding(nn.Module):
+    """Seconds -> a vector; a missing time (below zero) has a token of its own.
+
+    categorical: whole seconds to ten, then bounds a quarter apart on a log scale, to a week.
+    continuous: a learned direction times log(1 + seconds), as SAINT+ multiplies seconds.
+    none: no parameters, and nothing is added.
+    """
+
+    def __init__(self, form: TimeForm, width: int) -> None:
+        super().__init__()
+        self.form = form
+        if form == "categorical":
+            bounds = [float(s) for s in range(1, 11)]
+            while bounds[-1] < LONGEST_S:
+                bounds.append(min(bounds[-1] * 1.25, LONGEST_S))
+            self.register_buffer("bounds", torch.tensor(bounds), persistent=False)
+            self.table = nn.Embedding(len(bounds) + 2, width)
+        elif form == "continuous":
+            self.direction = nn.Linear(1, width)
+            self.missing = nn.Parameter(torch.zeros(width))
+
+    def forward(self, seconds: Tensor) -> Tensor | float:
+        """(B, L) -> (B, L, D), or 0 where the form is "none"."""
+        if self.form == "none":
+            return 0.0
+        if self.form == "categorical":
+            # Counting the bounds passed is torch.bucketize in operators that every exporter keeps.
+            passed = (seconds[..., None] >= self.bounds).to(torch.int64).sum(dim=-1)
+            return self.table(torch.where(seconds < 0, 0, passed + 1))  # type: ignore[no-any-return]
+        scaled = torch.log1p(seconds.clamp(0.0, LONGEST_S))[..., None]
+        return torch.where((seconds < 0)[..., None], self.missing, self.direction(scaled))
+
+
+class Recency(nn.Module):
+    """A learned price of distance: each head takes it off its scores for every place in between.
+
+    The decay of AKT (Ghosh et al. 2020, its largest single gain on these data) in the form of ALiBi
+    (Press et al. 2022), with slopes that are learned. Heads start from sharp to almost none.
+    """
+
+    def __init__(self, heads: int) -> None:
+        super().__init__()
+        self.log_slope = nn.Parameter(torch.linspace(math.log(2.0), math.log(0.005), heads))
+
+    def forward(self, mask: Tensor, place: Tensor) -> Tensor:
+        """Mask (L, L), places (L,) -> what is added to the scores, (1, H, L, L)."""
+        distance = (place[:, None] - place[None, :]).to(self.log_slope.dtype)
+        price = -self.log_slope.exp()[:, None, None] * distance
+        return price.masked_fill(~mask, float("-inf"))[None]
+
+
+class Attention(nn.Module):
+    """Multi-head attention with a mask that is True where a key may be seen, or an added bias."""
+
+    def __init__(self, width: int, heads: int, dropout: float) -> None:
+        super().__init__()
+        if width % heads:
+            raise ValueError(f"width {width} cannot be shared by {heads} heads")
+        self.heads, self.dropout = heads, dropout
+        self.query = nn.Linear(width, width)
+        self.key = nn.Linear(width, width)
+        self.value = nn.Linear(width, width)
+        self.out = nn.Linear(width, width)
+
+    def forward(self, query: Tensor, memory: Tensor, mask: Tensor) -> Tensor:
+        """(B, Q, D), (B, L, D), mask to (B, H, Q, L) by broadcasting -> (B, Q, D)."""
+        seen = F.scaled_dot_product_attention(
+            self.split(self.query(query)),
+            self.split(self.key(memory)),
+            self.split(self.value(memory)),
+            attn_mask=mask,
+            dropout_p=self.dropout if self.training else 0.0,
+        )
+        return self.merge(seen)
+
+    def split(self, x: Tensor) -> Tensor:
+        """(B, L, D) -> (B, H, L, D/H)."""
+        return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+
+    def merge(self, x: Tensor) -> Tensor:
+        """(B, H, L, D/H) -> (B, L, D), through the output projection."""
+        return self.out(x.transpose(1, 2).flatten(-2))  # type: ignore[no-any-return]
+
+
+class FeedForward(nn.Module):
+    """Two linear maps with a ReLU between."""
+
+    def __init__(self, width: int, hidden: int, dropout: float) -> None:
+        super().__init__()
+        self.rise = nn.Linear(width, hidden)
+        self.fall = nn.Linear(hidden, width)
+        self.drop = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., D) -> (..., D)."""
+        return self.fall(self.drop(F.relu(self.rise(x))))  # type: ignore[no-any-return]
+
+
+class Recurrence(nn.Module):
+    """An LSTM whose start state is learned: what is believed of a learner never seen."""
+
+    def __init__(self, width: int, hidden: int, layers: int = 1, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.lstm = nn.LSTM(width, hidden, layers, batch_first=True, dropout=dropout)
+        self.start = nn.Parameter(torch.zeros(2, layers, hidden))  # h, c
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, L, D) -> (B, L, hidden): the state after each place."""
+        start = self.start[:, :, None].expand(-1, -1, x.shape[0], -1).contiguous()
+        return self.lstm(x, (start[0], start[1]))[0]  # type: ignore[no-any-return]
+
+    def step(self, x: Tensor, state: Tensor) -> Tensor:
+        """One place for every row: (B, D) and (B, 2, layers, hidden) -> the next state.
+
+        The formula of torch.nn.LSTM written out: a graph of it has no loop over places.
+        """
+        h_next, c_next = [], []
+        for layer in range(self.lstm.num_layers):
+            h, c = state[:, 0, layer], state[:, 1, layer]
+            h, c = self._cell(layer, x, h, c)
+            h_next.append(h)
+            c_next.append(c)
+            x = h
+        return torch.stack([torch.stack(h_next, dim=1), torch.stack(c_next, dim=1)], dim=1)
+
+    def _cell(self, layer: int, x: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
+        w_input, w_hidden, b_input, b_hidden = self.lstm.all_weights[layer]
+        gates = F.linear(x, w_input, b_input) + F.linear(h, w_hidden, b_hidden)
+        enter, forget, new, leave = gates.chunk(4, dim=-1)  # torch's order of gates
+        c = torch.sigmoid(forget) * c + torch.sigmoid(enter) * torch.tanh(new)
+        return torch.sigmoid(leave) * torch.tanh(c), c

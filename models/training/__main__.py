@@ -1,0 +1,86 @@
+"""Train a network and leave a run folder.
+
+    python -m models.training models/training/configs/dkt.toml [--runs runs]
+
+A run that was killed goes on from its newest epoch when the same command is given again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from models.datasets.encoded import encode
+from models.datasets.split import open_split
+from models.evaluation.run import RunInvalid
+from models.nets import build
+from models.training import checkpoint
+from models.training.config import TrainingConfig
+from models.training.loop import fit
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Train by the command line; return the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="python -m models.training", description="Train a network and leave a run folder."
+    )
+    parser.add_argument("config", type=Path, help="TOML file, as in models/training/configs/")
+    parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder of run folders")
+    given = parser.parse_args(arguments)
+    try:
+        train(TrainingConfig.load(given.config), given.runs)
+    except (ValueError, OSError, FloatingPointError) as exc:
+        print(f"training: {exc}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def train(config: TrainingConfig, runs: Path) -> Path:
+    """Train by a configuration, showing progress; return the run folder."""
+    console = Console(stderr=True)
+    if config.fit.threads:
+        torch.set_num_threads(config.fit.threads)
+    console.print(f"reading {config.data.set}")
+    split = open_split(config.data, seed=config.seed)
+    vocabulary = split.train.vocabulary()
+    folder = runs / config.name
+    goes_on = checkpoint.begin(folder, config, vocabulary, split.description)
+    torch.manual_seed(config.seed)
+    network = build(config.network, checkpoint.network_config(config, vocabulary))
+    if config.warm_start and not goes_on:
+        checkpoint.warm_start(network, runs / config.warm_start)
+    weights = sum(p.numel() for p in network.parameters())
+    console.print(
+        f"{config.network}: {weights:,} weights; "
+        + "; ".join(f"{k} {v['answers']:,} answers of {v['users']:,} users"
+                    for k, v in split.description["splits"].items())
+        + ("; going on from the newest epoch" if goes_on else "")
+    )
+    train_users, validation_users = encode(split.train, vocabulary), encode(split.validation, vocabulary)
+    if not train_users or not validation_users:
+        raise RunInvalid("the training and the validation split each need a user")
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}"),
+               TextColumn("loss {task.fields[loss]:.4f}"), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True) as progress:
+        task = progress.add_task("epoch", total=None, loss=float("nan"))
+
+        def watch(step: int, steps: int, loss: float) -> None:
+            progress.update(task, completed=step, total=max(step, steps), loss=loss)
+
+        for record in fit(network, config, folder, train_users, validation_users, watch):
+            console.print(
+                f"epoch {record.epoch:>3}  loss {record.loss:.4f}  "
+                f"validation AUC {record.validation_auc:.4f}{' *' if record.best else '  '}  "
+                f"{record.seconds:.0f} s"
+            )
+    console.print(f"the best weights are in {folder}; next: python -m models.evaluation {folder}")
+    return folder
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

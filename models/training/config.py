@@ -1,0 +1,103 @@
+"""What one training is: a frozen value read from a TOML file, and kept beside the weights."""
+
+from __future__ import annotations
+
+import dataclasses
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self, TypeVar
+
+from models.contract.artifact import WindowRule
+from models.datasets.split import SplitConfig
+
+
+Section = TypeVar("Section")
+
+
+class ConfigInvalid(ValueError):
+    """A configuration names something unknown or out of bounds; the message says what would do."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FitConfig:
+    epochs: int = 20
+    patience: int = 3  # epochs without a better validation AUC before the end
+    lr: float = 1e-3
+    weight_decay: float = 0.01
+    warmup_steps: int = 100
+    clip_norm: float = 1.0
+    batch_places: int = 8192  # rows times padded length of one step
+    stretch: int = 200  # rows of a user learned from in one pass; causal networks
+    windows: int = 100_000  # targets drawn an epoch; networks that are not causal
+    validation_rows: int = 20_000  # rows drawn to judge an epoch; networks that are not causal
+    unseen: float = 0.01  # share of places whose question (or skills) is hidden as UNSEEN
+    untimed: float = 0.05  # share of windows whose times are hidden as missing
+    reconstruct: float = 0.0  # DKT+: weight of predicting the answer just seen
+    waviness_l1: float = 0.0  # DKT+: weight of the mean step of the knowledge state
+    waviness_l2: float = 0.0  # DKT+: weight of its mean squared step
+    threads: int = 0  # 0: torch's own choice
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "patience", "lr", "clip_norm", "batch_places", "stretch", "windows"):
+            if not getattr(self, name) > 0:
+                raise ConfigInvalid(f"fit.{name} = {getattr(self, name)!r}: must be above 0")
+        for name in ("unseen", "untimed"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ConfigInvalid(f"fit.{name} = {getattr(self, name)!r}: must be in 0..1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingConfig:
+    name: str  # of the run: runs/<name>/
+    network: str  # its name in `models.nets.NETWORKS`
+    seed: int = 0
+    warm_start: str | None = None  # another run, whose weights this one starts from
+    data: SplitConfig
+    window: WindowRule
+    fit: FitConfig = field(default_factory=FitConfig)
+    model: Mapping[str, Any] = field(default_factory=dict)  # the network's own options
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Read a TOML file; raise `ConfigInvalid` naming the file and what is wrong in it."""
+        try:
+            return cls.of(tomllib.loads(path.read_text(encoding="utf-8")))
+        except OSError as exc:
+            raise ConfigInvalid(f"{path} cannot be read: {exc.strerror}") from exc
+        except (tomllib.TOMLDecodeError, ConfigInvalid) as exc:
+            raise ConfigInvalid(f"{path}: {exc}") from exc
+
+    @classmethod
+    def of(cls, content: Mapping[str, Any]) -> Self:
+        """Make a configuration of plain values, as TOML or JSON give them."""
+        content = dict(content)
+        sections = {"data": SplitConfig, "window": WindowRule, "fit": FitConfig}
+        for name, section in sections.items():
+            if name in content:
+                content[name] = _fill(section, content[name], f"{name}.")
+        return _fill(cls, content, "")
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain values; `of` reads them back."""
+        return dataclasses.asdict(self)
+
+
+def _fill(cls: type[Section], values: Mapping[str, Any], where: str) -> Section:
+    if not isinstance(values, Mapping):
+        raise ConfigInvalid(f"{where.rstrip('.')} must be a table, not {values!r}")
+    fields = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    if unknown := set(values) - set(fields):
+        known = ", ".join(where + name for name in fields)
+        raise ConfigInvalid(f"{where}{sorted(unknown)[0]} is not known; known: {known}")
+    missing = [
+        name
+        for name, f in fields.items()
+        if name not in values
+        and f.default is dataclasses.MISSING
+        and f.default_factory is dataclasses.MISSING
+    ]
+    if missing:
+        raise ConfigInvalid(f"{where}{missing[0]} is missing")
+    return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
