@@ -4,6 +4,7 @@
         manifest.json     everything below, with the SHA-256 of every other file
         sequence.onnx     windows -> p_correct (and knowledge_state)
         step.onnx         one interaction and a state -> the next state; only where a model has one
+        start.npy         the state before any answer, beside step.onnx
         vocabulary.json   outside ids <-> integers
         golden.npz        windows with the probabilities the network gave them when it was exported
         card.md           the model card, for people
@@ -22,6 +23,7 @@ from typing import Any, Self
 FORMAT = 1
 MANIFEST, SEQUENCE, STEP = "manifest.json", "sequence.onnx", "step.onnx"
 VOCABULARY, GOLDEN, CARD = "vocabulary.json", "golden.npz", "card.md"
+START = "start.npy"
 
 
 class ManifestError(ValueError):

@@ -1,0 +1,184 @@
+"""Is the exported graph the trained network? Asked over shapes that the trace never saw.
+
+Every check raises `ParityFailed`; what fails here is never published.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import onnx
+import onnxruntime
+import torch
+from numpy.typing import NDArray
+
+from models.contract.artifact import Graph
+from models.contract.interaction import RIGHT, UNKNOWN, WRONG
+from models.contract.vocabulary import UNSEEN
+from models.contract.window import MISSING_S, Side, Window, collate
+from models.evaluation.predictions import tensors
+from models.evaluation.run import Run
+
+BATCHES = (1, 2, 3, 7, 32)
+LENGTHS = (1, 2, 7, 50, 200, 1728)
+SIDES: tuple[Side, ...] = ("right", "left")
+TOLERANCE = 1e-5  # on probabilities
+
+Arrays = dict[str, NDArray[Any]]
+
+
+class ParityFailed(RuntimeError):
+    """The graph is not the network: it must not be published."""
+
+
+class Case(NamedTuple):
+    """One batch, and what the trained network says of it."""
+
+    batch: Arrays
+    expected: Arrays
+
+
+def check_sequence(run: Run, path: Path, ports: Graph) -> dict[str, Any]:
+    """Compare a sequence graph with its network over the whole grid; return what was run."""
+    check_axes(path, ports)
+    session = _session(path)
+    largest, cases = 0.0, 0
+    for case in grid(run):
+        found = dict(
+            zip([p.name for p in ports.outputs], session.run(None, case.batch), strict=True)
+        )
+        largest = max(largest, _difference(case, found, case.batch["mask"].shape))
+        cases += 1
+    return {
+        "cases": cases,
+        "batch_sizes": list(BATCHES),
+        "lengths": list(lengths(run)),
+        "sides": list(SIDES),
+        "largest_difference": largest,
+        "tolerance": TOLERANCE,
+    }
+
+
+def check_step(run: Run, path: Path, ports: Graph) -> dict[str, Any]:
+    """Fold a step graph over histories and compare with the network's own pass over them."""
+    check_axes(path, ports)
+    session = _session(path)
+    rng = np.random.default_rng(1)
+    largest, folded = 0.0, 0
+    for rows in (1, 3):
+        history = drawn_windows(run, rng, [51] * rows)
+        batch = collate(history)
+        state = np.repeat(start_state(run)[None], rows, axis=0)
+        for place in range(50):  # the 51st place is the query
+            one = {n: batch[n][:, place] for n in batch if n != "mask"}
+            state, knowledge = session.run(None, {"state": state, **one})
+            upto = {n: a[:, : place + 2] for n, a in batch.items()}
+            if place in (0, 1, 24, 49):
+                case = Case(upto, {"knowledge_state": answer(run, upto)["knowledge_state"]})
+                gap = _difference(case, {"knowledge_state": knowledge}, (rows, place + 1))
+                largest = max(largest, gap)
+                folded += 1
+    return {"cases": folded, "steps": 50, "largest_difference": largest, "tolerance": TOLERANCE}
+
+
+def check_axes(path: Path, ports: Graph) -> None:
+    """Raise unless the file declares every axis as its ports do: dynamic ones by name."""
+    graph = onnx.load(str(path), load_external_data=False).graph
+    for values, declared in ((graph.input, ports.inputs), (graph.output, ports.outputs)):
+        for value, port in zip(values, declared, strict=True):
+            axes = tuple(d.dim_param or d.dim_value for d in value.type.tensor_type.shape.dim)
+            if axes != port.axes:
+                raise ParityFailed(f"{path.name}: {value.name} has axes {axes}, not {port.axes}")
+
+
+def grid(run: Run) -> Iterator[Case]:
+    """Yield every batch size, length and padding side; rows differ in length, some have no history."""
+    rng = np.random.default_rng(0)
+    for length in lengths(run):
+        for rows in BATCHES:
+            shorter = rng.integers(1, length + 1, rows - 1).tolist()
+            windows = drawn_windows(run, rng, [length, *shorter])
+            by_side = [collate(windows, side) for side in SIDES]
+            expected = answer(run, by_side[0])
+            yield from (Case(batch, expected) for batch in by_side)
+
+
+def golden(run: Run) -> list[Case]:
+    """Return the few cases that travel with an artifact: cold start, both sides, mixed lengths."""
+    rng = np.random.default_rng(2)
+    longest = min(50, run.window.length)
+    shapes: list[tuple[list[int], Side]] = [
+        ([1], "right"),
+        ([2, 1], "left"),
+        ([min(9, longest), 3, 1], "left"),
+        ([longest, min(20, longest), 1, 2], "right"),
+    ]
+    batches = [collate(drawn_windows(run, rng, sizes), side) for sizes, side in shapes]
+    return [Case(batch, answer(run, batch)) for batch in batches]
+
+
+def lengths(run: Run) -> tuple[int, ...]:
+    """Return the lengths of the grid that this model's windows can have."""
+    return tuple(n for n in LENGTHS if n <= run.window.length)
+
+
+def answer(run: Run, batch: Arrays) -> Arrays:
+    """Return what the trained network says of a batch, as its graph should."""
+    with torch.inference_mode():
+        inputs = tensors(batch)
+        if hasattr(run.network, "with_knowledge"):
+            logit, knowledge = run.network.with_knowledge(*inputs)
+            return {
+                "p_correct": torch.sigmoid(logit).numpy(),
+                "knowledge_state": torch.sigmoid(knowledge).numpy(),
+            }
+        return {"p_correct": torch.sigmoid(run.network(*inputs)).numpy()}
+
+
+def start_state(run: Run) -> NDArray[np.float32]:
+    """Return a network's state before any answer, (2, layers, hidden)."""
+    return run.network.recurrence.start.detach().numpy()  # type: ignore[no-any-return]
+
+
+def drawn_windows(run: Run, rng: np.random.Generator, sizes: list[int]) -> list[Window]:
+    """Return random windows of these lengths: unseen ids, missing and extreme times among them."""
+    questions, skills = run.vocabulary.n_questions, run.vocabulary.n_skills
+    windows = []
+    for size in sizes:
+        named = rng.integers(UNSEEN, skills, (size, 3))
+        named[:, 1:] *= rng.random((size, 2)) < 0.3  # mostly one skill, sometimes two or three
+        response = rng.integers(WRONG, RIGHT + 1, size)
+        response[-1] = UNKNOWN
+        times = np.exp(rng.uniform(-2, 18, (2, size))).astype(np.float32)  # to two years
+        times[rng.random((2, size)) < 0.2] = MISSING_S
+        windows.append(
+            Window(
+                question=rng.integers(UNSEEN, questions, size),
+                skills=named,
+                response=response,
+                lag_s=times[0],
+                elapsed_s=np.append(times[1, :-1], np.float32(MISSING_S)),
+            )
+        )
+    return windows
+
+
+def _difference(case: Case, found: Arrays, shape: tuple[int, ...]) -> float:
+    largest = 0.0
+    for name, expected in case.expected.items():
+        if found[name].shape != expected.shape:
+            raise ParityFailed(
+                f"{name} has shape {found[name].shape}, not {expected.shape}, for windows {shape}"
+            )
+        gap = float(np.abs(found[name] - expected).max())
+        if not gap <= TOLERANCE:  # NaN is not either
+            raise ParityFailed(f"{name} is {gap:.2e} off for windows {shape}; allowed {TOLERANCE}")
+        largest = max(largest, gap)
+    return largest
+
+
+def _session(path: Path) -> onnxruntime.InferenceSession:
+    return onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])

@@ -1,0 +1,166 @@
+"""Export a run, prove it, and only then let it appear as an artifact."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from export import parity
+from export.card import card
+from export.to_onnx import OPSET, graph_of
+from models.contract.artifact import (
+    CARD,
+    GOLDEN,
+    MANIFEST,
+    START,
+    STEP,
+    VOCABULARY,
+    Graph,
+    Manifest,
+    sha256_of,
+)
+from models.evaluation.run import METRICS, Run, RunInvalid, open_run
+from models.nets.layers import LONGEST_S
+
+Say = Callable[[str], None]
+
+
+class ExportFailed(RuntimeError):
+    """No graph could be made; the exporter's own words are in the message."""
+
+
+def publish(folder: Path, out: Path, say: Say = print) -> Manifest:
+    """Export the run in `folder` to the artifact folder `out` (`<model>/<version>`).
+
+    Raises `RunInvalid`, `ExportFailed` or `ParityFailed`, and then leaves nothing at `out`.
+    """
+    if out.exists():
+        raise FileExistsError(f"{out} is there already; a version is never written over")
+    run = open_run(folder)
+    metrics = _metrics(folder)
+    with _staged(out) as stage:
+        graphs, report = {}, {}
+        for name, check in (("sequence", parity.check_sequence), ("step", parity.check_step)):
+            try:
+                _, ports, _ = graph_of(run, name)
+            except ValueError:
+                continue  # this network has no state
+            say(f"exporting {ports.file}")
+            export_apart(folder, name, stage / ports.file)
+            say(f"proving {ports.file} against the network")
+            report[name] = check(run, stage / ports.file, ports)
+            say(f"  {report[name]['cases']} cases, largest difference "
+                f"{report[name]['largest_difference']:.1e}")
+            graphs[name] = ports
+        if STEP in [g.file for g in graphs.values()]:
+            np.save(stage / START, parity.start_state(run))
+        run.vocabulary.save(stage / VOCABULARY)
+        _save_golden(stage / GOLDEN, parity.golden(run))
+        manifest = _manifest(run, out, graphs, metrics, report)
+        (stage / CARD).write_text(card(manifest), encoding="utf-8")
+        files = {p.name: sha256_of(p) for p in sorted(stage.iterdir()) if p.name != MANIFEST}
+        manifest = _with_files(manifest, files)
+        manifest.save(stage)
+        Manifest.load(stage).check_files(stage)
+    return manifest
+
+
+def export_apart(folder: Path, name: str, path: Path) -> None:
+    """Export one graph in a process of its own; see `export.to_onnx` for the reason."""
+    command = [sys.executable, "-m", "export.to_onnx", str(folder), name, str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode or not path.is_file():
+        raise ExportFailed(f"{name} could not be exported:\n{done.stderr[-4000:]}")
+
+
+@contextmanager
+def _staged(out: Path) -> Iterator[Path]:
+    """Give a folder beside `out` that becomes `out` at the end, or vanishes after an error."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    stage = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
+    try:
+        yield stage
+        stage.chmod(0o755)
+        stage.rename(out)
+    except BaseException:
+        shutil.rmtree(stage, ignore_errors=True)
+        raise
+
+
+def _metrics(folder: Path) -> Mapping[str, Any]:
+    path = folder / METRICS
+    if not path.is_file():
+        raise RunInvalid(
+            f"{path} is not there: an artifact says how good it is; "
+            f"run `python -m models.evaluation {folder}` first"
+        )
+    content = json.loads(path.read_text(encoding="utf-8"))
+    return {k: content[k] for k in ("data", "split", "users", "scored", "all", "by_history_length")}
+
+
+def _save_golden(path: Path, cases: list[parity.Case]) -> None:
+    arrays = {}
+    for number, case in enumerate(cases):
+        for name, array in {**case.batch, **case.expected}.items():
+            arrays[f"{number}.{name}"] = array
+    np.savez_compressed(path, **arrays)  # type: ignore[arg-type]
+
+
+def _manifest(
+    run: Run,
+    out: Path,
+    graphs: dict[str, Graph],
+    metrics: Mapping[str, Any],
+    report: Mapping[str, Any],
+) -> Manifest:
+    packages = ("torch", "onnx", "onnxscript", "onnxruntime", "numpy")
+    return Manifest(
+        name=out.parent.name,
+        version=out.name,
+        network=run.kind,
+        config=run.config,
+        graphs=graphs,
+        window=run.window,
+        vocabulary=run.vocabulary.fingerprint,
+        n_questions=len(run.vocabulary.question_ids),
+        n_skills=len(run.vocabulary.skill_ids),
+        features=_features(run),
+        training={**run.data, "seed": run.seed},
+        metrics=metrics,
+        parity={**report, "tolerance": parity.TOLERANCE},
+        tools={"opset": str(OPSET), **{p: importlib.metadata.version(p) for p in packages}},
+    )
+
+
+def _features(run: Run) -> dict[str, Any]:
+    """Say how each input enters, in words: the graph itself does the encoding."""
+    time = {"missing": -1, "longest_s": LONGEST_S}
+    return {
+        "question": "own embedding" if run.config.get("question", True) else "not read",
+        "skills": "a set: mean of the members' embeddings",
+        "response": "moves right by one place; the asked question's is UNKNOWN",
+        "lag_s": {"form": run.config.get("lag", _default(run, "lag")),
+                  "is": "from the ask before to this ask, at its own place", **time},
+        "elapsed_s": {"form": run.config.get("elapsed", _default(run, "elapsed")),
+                      "is": "time taken to answer, moves with the response", **time},
+    }
+
+
+def _default(run: Run, option: str) -> Any:
+    return getattr(run.network.config, option)
+
+
+def _with_files(manifest: Manifest, files: dict[str, str]) -> Manifest:
+    import dataclasses
+
+    return dataclasses.replace(manifest, files=files)
