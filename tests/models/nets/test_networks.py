@@ -1,0 +1,209 @@
+"""What must hold of every network: padding, company, order and the future change nothing."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from models.contract.interaction import RIGHT, UNKNOWN, WRONG
+from models.contract.window import MISSING_S, Window, collate
+from models.evaluation.predictions import tensors
+from models.nets import NETWORKS, build
+
+QUESTIONS, SKILLS = 30, 9
+OPTIONS = {
+    "dkt": {"hidden": 16},
+    "dkt, every input": {
+        "hidden": 16,
+        "layers": 2,
+        "question": True,
+        "lag": "continuous",
+        "elapsed": "categorical",
+    },
+    "last_query": {"width": 16, "hidden": 16, "elapsed": "continuous"},
+    "last_query, residual last": {"width": 16, "hidden": 16, "residual": "last"},
+    "saint_plus": {"width": 16, "hidden": 16, "length": 40, "elapsed": "categorical"},
+    "saint_plus, continuous, as published": {
+        "width": 16,
+        "hidden": 16,
+        "length": 40,
+        "lag": "continuous",
+        "elapsed": "continuous",
+        "recency": False,
+    },
+}
+
+
+def network_of(case: str) -> torch.nn.Module:
+    torch.manual_seed(3)
+    sizes = {"n_questions": QUESTIONS, "n_skills": SKILLS}
+    network = build(case.split(",")[0], {**sizes, **OPTIONS[case]})
+    with torch.no_grad():
+        for weight in network.parameters():  # a zero start state would hide what it breaks
+            weight.add_(torch.randn_like(weight) * 0.1)
+    return network.eval()
+
+
+def window(size: int, seed: int) -> Window:
+    rng = np.random.default_rng([size, seed])
+    skills = rng.integers(1, SKILLS, (size, 3))
+    skills[:, 1:] *= rng.random((size, 2)) < 0.5
+    response = rng.integers(WRONG, RIGHT + 1, size)
+    response[-1] = UNKNOWN
+    times = (rng.random((2, size)) * 10_000).astype(np.float32)
+    times[rng.random((2, size)) < 0.2] = MISSING_S
+    times[1, -1] = MISSING_S
+    return Window(rng.integers(1, QUESTIONS, size), skills, response, times[0], times[1])
+
+
+def answers(network: torch.nn.Module, batch: dict[str, np.ndarray]) -> np.ndarray:
+    with torch.inference_mode():
+        return torch.sigmoid(network(*tensors(batch))).numpy()
+
+
+@pytest.fixture(scope="module", params=OPTIONS)
+def network(request):
+    return network_of(request.param)
+
+
+@pytest.fixture(scope="module", params=[c for c in OPTIONS if network_of(c).is_causal])
+def causal_network(request):
+    return network_of(request.param)
+
+
+SIZES = st.lists(st.integers(1, 20), min_size=1, max_size=5)
+
+
+@settings(max_examples=20, deadline=None)
+@given(sizes=SIZES, extra=st.integers(0, 9), side=st.sampled_from(["right", "left"]))
+def test_padding_and_company_change_nothing(network, sizes, extra, side):
+    """A window alone, unpadded, says what it says in any batch with padding on either side."""
+    windows = [window(n, i) for i, n in enumerate(sizes)]
+    longest = window(max(sizes) + extra, 77)
+
+    together = answers(network, collate([*windows, longest], side))
+
+    for one, p in zip(windows, together, strict=False):
+        assert answers(network, collate([one]))[0] == pytest.approx(p, abs=1e-5)
+
+
+def test_what_stands_in_padding_is_not_read(network):
+    batch = collate([window(4, 0), window(9, 1)])
+    before = answers(network, batch)
+    for name in ("question", "response"):
+        batch[name][~batch["mask"]] = 1
+    batch["skills"][~batch["mask"]] = 2
+    batch["lag_s"][~batch["mask"]] = 5.0
+
+    np.testing.assert_allclose(answers(network, batch), before, atol=1e-6)
+
+
+def test_one_place_gives_a_probability(network):
+    """A user never seen: only the question is there."""
+    p = answers(network, collate([window(1, 0), window(1, 5)]))
+
+    assert np.isfinite(p).all()
+    assert ((p > 0) & (p < 1)).all()
+
+
+def test_no_answer_moves_the_prediction_at_its_own_place_or_before(causal_network):
+    """Every place's logit is the same for whatever was answered there or later."""
+    batch = collate([window(12, 0), window(12, 1)])
+    batch["response"][:, -1] = RIGHT
+    with torch.inference_mode():
+        before = causal_network.every_place(*tensors(batch)).logit
+        batch["response"][:, 5:] = 1 - batch["response"][:, 5:]
+        batch["elapsed_s"][:, 5:] = 1.0
+        after = causal_network.every_place(*tensors(batch)).logit
+
+    np.testing.assert_allclose(after[:, :6], before[:, :6], atol=1e-6)
+    assert not np.allclose(after[:, 6:], before[:, 6:], atol=1e-6)
+
+
+def test_every_place_says_what_its_own_window_says(causal_network):
+    """One pass over a stretch is only a faster way to the served numbers."""
+    whole = window(15, 2)
+    whole.response[-1] = WRONG
+    with torch.inference_mode():
+        logit = causal_network.every_place(*tensors(collate([whole]))).logit[0]
+
+    for n in (1, 2, 9, 15):
+        parts = {f: getattr(whole, f)[:n].copy() for f in Window.__slots__}
+        parts["response"][-1], parts["elapsed_s"][-1] = UNKNOWN, MISSING_S
+        p = answers(causal_network, collate([Window(**parts)]))[0]
+        assert torch.sigmoid(logit[n - 1]).item() == pytest.approx(p, abs=1e-5)
+
+
+def test_skills_are_a_set(network):
+    """Their order within a question says nothing."""
+    batch = collate([window(8, 4)])
+    before = answers(network, batch)
+    batch["skills"] = batch["skills"][:, :, ::-1].copy()
+
+    np.testing.assert_allclose(answers(network, batch), before, atol=1e-6)
+
+
+def test_no_gradient_flows_into_padding(network):
+    batch = collate([window(3, 0), window(9, 1)])
+    batch["lag_s"][~batch["mask"]] = 1.0
+    inputs = tensors(batch)
+    inputs[3].requires_grad_(True)
+    network(*inputs).sum().backward()
+
+    if inputs[3].grad is not None:
+        assert inputs[3].grad[~torch.from_numpy(batch["mask"])].abs().sum() == 0
+    assert all(torch.isfinite(w.grad).all() for w in network.parameters() if w.grad is not None)
+
+
+def test_answers_repeat_in_eval_mode(network):
+    """No dropout is left on."""
+    batch = collate([window(9, 1)])
+
+    np.testing.assert_array_equal(answers(network, batch), answers(network, batch))
+
+
+def test_the_last_query_s_answer_reaches_every_place():
+    """Broadcast: the LSTM's own input changes at the first place when the query changes."""
+    for residual, reaches in (("broadcast", True), ("last", False)):
+        network = network_of("last_query" if residual == "broadcast" else "last_query, residual last")
+        seen = []
+        handle = network.recurrence.register_forward_pre_hook(lambda _, x, seen=seen: seen.append(x[0]))
+        batch = collate([window(6, 0)])
+        answers(network, batch)
+        batch["question"][:, -1] += 1
+        answers(network, batch)
+        handle.remove()
+
+        changed = not torch.allclose(seen[0][:, 0], seen[1][:, 0])
+        assert changed is reaches
+
+
+def test_a_step_is_the_recurrence_one_place_further():
+    network = network_of("dkt, every input")
+    x = torch.randn(3, 6, 16)
+    state = network.recurrence.start[None].expand(3, -1, -1, -1)
+
+    with torch.inference_mode():
+        after = network.recurrence(x)
+        for place in range(6):
+            state = network.recurrence.step(x[:, place], state)
+            torch.testing.assert_close(state[:, 0, -1], after[:, place])
+
+
+def test_the_knowledge_state_of_a_newcomer_is_the_learned_start():
+    """It does not depend on the question asked."""
+    network = network_of("dkt")
+    with torch.inference_mode():
+        _, first = network.with_knowledge(*tensors(collate([window(1, 0)])))
+        _, second = network.with_knowledge(*tensors(collate([window(1, 1)])))
+
+    torch.testing.assert_close(first, second)
+    assert first.shape == (1, SKILLS - 1)
+
+
+def test_unknown_names_are_refused_with_what_is_known():
+    with pytest.raises(ValueError, match="known: " + ", ".join(NETWORKS)):
+        build("perceptron", {})
+    with pytest.raises(ValueError, match="dkt has no option width"):
+        build("dkt", {"n_questions": 5, "n_skills": 5, "width": 3})
