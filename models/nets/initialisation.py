@@ -15,7 +15,7 @@ def initialise(network: nn.Module) -> None:
     for name, module in network.named_modules():
         match module:
             case nn.Linear():
-                if name.endswith(".rise"):  # the layer before a ReLU
+                if name.split(".")[-1] == "rise":  # the layer before a ReLU
                     nn.init.kaiming_uniform_(module.weight, nonlinearity="relu")
                 else:
                     nn.init.xavier_uniform_(module.weight)
