@@ -1,0 +1,168 @@
+"""The loop: it learns, it repeats itself, it survives a kill, and its folder is enough."""
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from models.datasets import SplitConfig, open_split
+from models.datasets.encoded import encode
+from models.datasets.simulator import simulate
+from models.evaluation.metrics import auc
+from models.evaluation.predictions import predict
+from models.evaluation.run import LOG, PROGRESS, WEIGHTS, RunInvalid, open_run
+from models.nets import build
+from models.training import checkpoint
+from models.training.config import ConfigInvalid, TrainingConfig
+from models.training.loop import fit
+
+NETWORKS = {
+    "dkt": {"hidden": 16, "question": True},
+    "last_query": {"width": 16, "hidden": 16},
+    "saint_plus": {"width": 16, "hidden": 16, "length": 40},
+}
+
+
+@pytest.fixture(scope="module")
+def csv(tmp_path_factory):
+    path = tmp_path_factory.mktemp("data") / "learners.csv"
+    simulate(users=250, answers=40, questions=12, skills=3, seed=1).frame.write_csv(path)
+    return path
+
+
+def config_for(csv: Path, network: str, **fit_options) -> TrainingConfig:
+    options = {"epochs": 2, "lr": 0.01, "batch_places": 1024, "stretch": 40, "threads": 1}
+    return TrainingConfig.of(
+        {
+            "name": network,
+            "network": network,
+            "data": {"set": str(csv)},
+            "window": {"length": 40, "cut": 20},
+            "model": NETWORKS[network],
+            "fit": {**options, "windows": 500, "validation_rows": 200, **fit_options},
+        }
+    )
+
+
+def run(config: TrainingConfig, folder: Path, stop_after: int | None = None) -> list:
+    split = open_split(config.data, seed=config.seed)
+    vocabulary = split.train.vocabulary()
+    checkpoint.begin(folder, config, vocabulary, split.description)
+    torch.manual_seed(config.seed)
+    network = build(config.network, checkpoint.network_config(config, vocabulary))
+    users = encode(split.train, vocabulary), encode(split.validation, vocabulary)
+    records = []
+    for record in fit(network, config, folder, *users):
+        records.append(record)
+        if record.epoch == stop_after:
+            break
+    return records
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_a_network_beats_the_mean_on_learners_it_never_saw(csv, network, tmp_path):
+    """The mean is over what the network reads of the asked question: DKT knows only its skills."""
+    config = config_for(csv, network, epochs=15, patience=5, windows=3000)
+    run(config, tmp_path)
+    trained = open_run(tmp_path)
+    split = open_split(config.data, seed=config.seed)
+    field = "skills_key" if network == "dkt" else "question_key"
+    train, test = split.train.interactions, split.test.interactions
+    mean = {key: train["response"][train[field] == key].mean() for key in np.unique(train[field])}
+
+    p = np.concatenate(
+        predict(trained.network, encode(split.test, trained.vocabulary), trained.window)
+    )
+
+    baseline = np.array([mean[key] for key in test[field]])
+    assert auc(test["response"], p) > auc(test["response"], baseline) + 0.01
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_a_run_taken_up_again_ends_as_one_that_was_not_stopped(csv, network, tmp_path):
+    config = config_for(csv, network)
+    whole = run(config, tmp_path / "whole")
+
+    run(config, tmp_path / "halves", stop_after=1)
+    rest = run(config, tmp_path / "halves")
+
+    assert [r.epoch for r in rest] == [2]
+    assert rest[-1].validation_auc == whole[-1].validation_auc
+    one, other = (load_file(tmp_path / name / WEIGHTS) for name in ("whole", "halves"))
+    for name in one:
+        torch.testing.assert_close(one[name], other[name], rtol=0, atol=0)
+
+
+def test_a_killed_command_goes_on_where_it_was(csv, tmp_path):
+    """The process dies by SIGKILL in its second epoch; the same command ends the run."""
+    config = tmp_path / "config.toml"
+    config.write_text(
+        f'name = "r"\nnetwork = "dkt"\n[data]\nset = "{csv}"\n[window]\nlength = 40\n'
+        "[model]\nhidden = 16\n[fit]\nepochs = 4\npatience = 9\nbatch_places = 64\nthreads = 1\n"
+    )
+    command = [sys.executable, "-m", "models.training", str(config), "--runs", str(tmp_path)]
+    log = tmp_path / "r" / LOG
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
+        while process.poll() is None and not (log.parent / PROGRESS).is_file():
+            pass
+        process.kill()
+    before = len(log.read_text().splitlines())
+
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+
+    epochs = [json.loads(line)["epoch"] for line in log.read_text().splitlines()]
+    assert before < 4
+    assert "going on" in " ".join(done.stderr.split())
+    assert epochs == [1, 2, 3, 4]
+    assert open_run(tmp_path / "r").kind == "dkt"
+
+
+def test_shuffled_answers_teach_nothing(csv, tmp_path):
+    """No path leads from an answer to its own prediction: AUC stays at a half."""
+    config = config_for(csv, "saint_plus", epochs=3)
+    split = open_split(config.data, seed=0)
+    vocabulary = split.train.vocabulary()
+    rng = np.random.default_rng(0)
+    for part in (split.train, split.validation):
+        part.interactions["response"] = rng.integers(0, 2, len(part))
+    network = build("saint_plus", checkpoint.network_config(config, vocabulary))
+    users = encode(split.train, vocabulary), encode(split.validation, vocabulary)
+
+    checkpoint.begin(tmp_path, config, vocabulary, split.description)
+    records = list(fit(network, config, tmp_path, *users))
+
+    assert all(abs(r.validation_auc - 0.5) < 0.09 for r in records)
+
+
+def test_a_folder_of_another_configuration_is_refused(csv, tmp_path):
+    config = config_for(csv, "dkt")
+    run(config, tmp_path, stop_after=1)
+
+    with pytest.raises(RunInvalid, match="another configuration"):
+        run(replace(config, seed=5), tmp_path)
+    with pytest.raises(RunInvalid, match="no trained run"):
+        open_run(tmp_path / "elsewhere")
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        ("network = 'dkt'\n[data]\nset='x.csv'\n[window]\nlength=9", "name is missing"),
+        ("name='a'\nnetwork='dkt'\n[data]\nset='x.csv'\nfoo=1\n[window]\nlength=9", "data.foo"),
+        ("name='a'\nnetwork='dkt'\n[data]\nset='x'\n[window]\nlength=9\n[fit]\nlr=-1", "above 0"),
+        ("name='a'\ndata=3", "must be a table"),
+        ("name=", "config.toml"),
+    ],
+)
+def test_a_bad_configuration_is_refused_by_name(tmp_path, content, reason):
+    path = tmp_path / "config.toml"
+    path.write_text(content)
+
+    with pytest.raises(ConfigInvalid, match=reason):
+        TrainingConfig.load(path)
