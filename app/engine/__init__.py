@@ -1,1 +1,1 @@
-"""Artifact folders -> numbers."""
+"""From an artifact folder to numbers: providers, sessions, proof, batches."""

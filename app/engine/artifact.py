@@ -1,0 +1,107 @@
+"""Open an artifact folder: nothing comes out of here that was not checked and run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import onnxruntime
+
+from app.engine.proof import ProofFailed, check_ports, compare_golden, sweep, warm
+from app.engine.providers import Provider, open_session
+from app.engine.scorer import KNOWLEDGE_STATE, OnnxScorer
+from app.errors import ArtifactInvalid, ProviderUnavailable
+from models.contract.artifact import CARD, GOLDEN, MANIFEST, VOCABULARY, Graph, Manifest
+from models.contract.interaction import INTERACTION
+from models.contract.vocabulary import Vocabulary
+
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Artifact:
+    """A proved model."""
+
+    manifest: Manifest
+    vocabulary: Vocabulary
+    card: str  # Markdown
+    scorer: OnnxScorer
+
+    @property
+    def has_knowledge_state(self) -> bool:
+        """The model says something of every skill, not only of the asked question."""
+        return any(p.name == KNOWLEDGE_STATE for p in self.manifest.graphs["sequence"].outputs)
+
+
+def open_artifact(folder: Path, provider: Provider, threads: int) -> Artifact:
+    """Open `<model>/<version>`, check every byte and every axis, run it, and only then return it.
+
+    Raises `ArtifactInvalid`, naming folder, file and reason, and `ProviderUnavailable`. Takes as
+    long as reading the files and a dozen runs.
+    """
+    try:
+        manifest = _manifest(folder)
+        vocabulary = _vocabulary(folder, manifest)
+        card = _read(CARD, lambda: (folder / CARD).read_text(encoding="utf-8"))
+        graph = manifest.graphs["sequence"]
+        session = _session(folder, graph, provider, threads)
+        check_ports(graph, session, manifest.n_skills)
+        scorer = OnnxScorer(session, graph, manifest.window.side)  # type: ignore[arg-type]
+        sweep(scorer, manifest)
+        compare_golden(scorer, manifest, folder / GOLDEN)
+        warm(scorer, manifest)
+    except ProofFailed as exc:
+        raise ArtifactInvalid(f"{folder} cannot be served: {exc}") from exc
+    return Artifact(manifest, vocabulary, card, scorer)
+
+
+def _manifest(folder: Path) -> Manifest:
+    manifest = _read(MANIFEST, lambda: Manifest.load(folder))
+    _read(MANIFEST, lambda: manifest.check_files(folder))
+    named, stands = (manifest.name, manifest.version), (folder.parent.name, folder.name)
+    if named != stands:
+        raise ProofFailed(MANIFEST, f"it names {'/'.join(named)}, the folder {'/'.join(stands)}")
+    return manifest
+
+
+def _vocabulary(folder: Path, manifest: Manifest) -> Vocabulary:
+    vocabulary = _read(VOCABULARY, lambda: Vocabulary.load(folder / VOCABULARY))
+    if vocabulary.fingerprint != manifest.vocabulary:
+        raise ProofFailed(
+            VOCABULARY,
+            f"its fingerprint is {vocabulary.fingerprint}, the manifest's {manifest.vocabulary}",
+        )
+    sizes = len(vocabulary.question_ids), len(vocabulary.skill_ids)
+    if sizes != (manifest.n_questions, manifest.n_skills):
+        raise ProofFailed(
+            VOCABULARY,
+            f"it has {sizes[0]} questions and {sizes[1]} skills, the manifest says "
+            f"{manifest.n_questions} and {manifest.n_skills}",
+        )
+    # Its look-up tables are made at first use: here, not in the first request.
+    vocabulary.query("", ("",))
+    vocabulary.read(np.empty(0, INTERACTION))
+    return vocabulary
+
+
+def _session(
+    folder: Path, graph: Graph, provider: Provider, threads: int
+) -> onnxruntime.InferenceSession:
+    try:
+        return open_session(folder / graph.file, provider, threads)
+    except ProviderUnavailable:
+        raise
+    except Exception as exc:  # ONNX Runtime's errors share no other base
+        raise ProofFailed(graph.file, f"ONNX Runtime cannot open it: {exc}") from exc
+
+
+def _read(file: str, read: Callable[[], T]) -> T:
+    """Return what `read` gives; whatever a file holds in place of what is due is its own fault."""
+    try:
+        return read()
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as exc:
+        raise ProofFailed(file, f"{type(exc).__name__}: {exc}") from exc

@@ -1,0 +1,309 @@
+"""Callers who come at the same time share one run of the model."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import time
+from collections.abc import Callable, Iterable, Sequence, Sized
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Generic, NamedTuple, Self, TypeVar
+
+from app.engine.observer import NoObserver, Observer
+from app.engine.workers import Workers
+from app.errors import NotReady, Overloaded, ScoringFailed, TracerError
+
+log = logging.getLogger(__name__)
+
+Item = TypeVar("Item", bound=Sized)
+Result = TypeVar("Result")
+
+Score = Callable[[Sequence[Item]], Sequence[Result]]
+
+
+@dataclass(frozen=True, slots=True)
+class Answered(Generic[Result]):
+    """A result, and where its time went."""
+
+    result: Result
+    queued_s: float  # from the call until the run began
+    run_s: float  # of the run, shared with the others in it
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bounds:
+    """How much may share one run, and how much may wait."""
+
+    max_items: int  # of one run
+    max_places: int  # rows times longest length of one run; a longer single item still runs
+    max_waiting: int
+
+
+@dataclass(slots=True, eq=False)
+class _Job(Generic[Item, Result]):
+    item: Item
+    places: int
+    answer: asyncio.Future[Answered[Result]]
+    came_s: float
+
+
+class _Ran(NamedTuple, Generic[Result]):
+    results: Sequence[Result]
+    began_s: float
+    ended_s: float
+
+
+class Batcher(Generic[Item, Result]):
+    """Runs `score` over waiting items, as many together as fit.
+
+    Nobody waits while a thread is idle: there is no time to gather in, what comes during a run
+    goes into the next. Every caller gets a result or a `TracerError`. One task owns the queue;
+    `async with` starts it, and leaving lets nobody in, answers who is in, and stops it.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        score: Score[Item, Result],
+        workers: Workers,
+        bounds: Bounds,
+        *,
+        drain_s: float = 10.0,
+        observer: Observer | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`score` gives one result an item, in order; it is called in threads, several at a time."""
+        self._model = model
+        self._score = score
+        self._workers = workers
+        self._bounds = bounds
+        self._drain_s = drain_s
+        self._observer = observer or NoObserver()
+        self._clock = clock
+        self._waiting: dict[_Job[Item, Result], None] = {}  # oldest first
+        self._runs: dict[asyncio.Task[None], list[_Job[Item, Result]]] = {}
+        self._began_s: dict[object, float] = {}  # of the runs in a thread now
+        self._woken = asyncio.Event()
+        self._is_open = False
+        self._owner: asyncio.Task[None] | None = None
+
+    async def submit(self, item: Item) -> Answered[Result]:
+        """Return the result of `item`.
+
+        Raises `Overloaded` at once where the queue is full, `NotReady` where the batcher is not
+        open, `ScoringFailed` where the item could not be run even alone.
+        """
+        job = self._enqueue(item)
+        try:
+            return await job.answer
+        finally:
+            self._abandon([job])
+
+    async def submit_all(
+        self, items: Iterable[Item]
+    ) -> list[Answered[Result] | TracerError]:
+        """Return the result of each item in order, or at its place what `submit` would raise."""
+        jobs: list[_Job[Item, Result] | TracerError] = []
+        for item in items:
+            try:
+                jobs.append(self._enqueue(item))
+            except TracerError as exc:
+                jobs.append(exc)
+        entered = [job for job in jobs if isinstance(job, _Job)]
+        try:
+            if entered:
+                await asyncio.wait([job.answer for job in entered])
+        finally:
+            self._abandon(entered)
+        return [_outcome(job) if isinstance(job, _Job) else job for job in jobs]
+
+    def stuck_s(self) -> float:
+        """Return the age of the oldest run that has not come back, 0 for none.
+
+        Infinite where the task that owns the queue has ended, though nobody closed the door.
+        """
+        if self._is_open and self._has_died():
+            return math.inf
+        return max((self._clock() - began_s for began_s in self._began_s.values()), default=0.0)
+
+    async def __aenter__(self) -> Self:
+        self._is_open = True
+        self._owner = asyncio.create_task(self._own(), name=f"batcher-{self._model}")
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        """Answer everybody who is in; after `drain_s` the rest gets `NotReady`."""
+        assert self._owner is not None
+        self._is_open = False
+        self._woken.set()
+        try:
+            async with asyncio.timeout(self._drain_s):
+                await asyncio.wait([self._owner])
+                while self._runs:
+                    await asyncio.wait(self._runs)
+        except TimeoutError:
+            log.error("drain_cut_short", extra={"model": self._model})
+        finally:
+            self._owner.cancel()
+            for run, jobs in self._runs.items():
+                run.cancel()
+                for job in jobs:
+                    _fail(job, NotReady(f"stopped before the run of model {self._model!r} came back"))
+
+    # -- callers -------------------------------------------------------------------------------
+
+    def _enqueue(self, item: Item) -> _Job[Item, Result]:
+        if not self._is_open or self._has_died():
+            raise NotReady(f"model {self._model!r} takes no windows: it is not started, or stopping")
+        if len(self._waiting) >= self._bounds.max_waiting:
+            self._observer.refused(self._model)
+            raise Overloaded(
+                f"{self._bounds.max_waiting} windows are waiting for model {self._model!r} already"
+            )
+        answer = asyncio.get_running_loop().create_future()
+        job: _Job[Item, Result] = _Job(item, len(item), answer, self._clock())
+        self._waiting[job] = None
+        self._observer.queue_changed(self._model, len(self._waiting))
+        self._woken.set()
+        return job
+
+    def _abandon(self, jobs: Iterable[_Job[Item, Result]]) -> None:
+        """Take out of the queue what nobody waits for any more; answered jobs are not in it."""
+        for job in jobs:
+            job.answer.cancel()  # nothing to an answer that is there
+            if job in self._waiting:
+                del self._waiting[job]
+                self._observer.abandoned(self._model)
+                self._observer.queue_changed(self._model, len(self._waiting))
+
+    # -- the owner -----------------------------------------------------------------------------
+
+    def _has_died(self) -> bool:
+        return self._owner is not None and self._owner.done()
+
+    async def _own(self) -> None:
+        try:
+            await self._serve()
+        finally:
+            for job in self._waiting:
+                _fail(job, NotReady(f"the queue of model {self._model!r} has ended"))
+
+    async def _serve(self) -> None:
+        while self._is_open or self._waiting:
+            if not self._waiting:
+                self._woken.clear()
+                await self._woken.wait()
+                continue
+            await self._workers.take()
+            batch = self._next()
+            if not batch:  # all of them left while no thread was free
+                self._workers.give_back()
+                continue
+            run = asyncio.create_task(self._answer(batch))
+            self._runs[run] = batch
+            run.add_done_callback(self._ended)
+
+    def _next(self) -> list[_Job[Item, Result]]:
+        """Take the oldest job out of the queue, and with it the nearest in length that fit."""
+        if not self._waiting:
+            return []
+        oldest = next(iter(self._waiting))
+        # Threads that stand idle take their share of a burst, which is sooner done in parallel.
+        share = math.ceil(len(self._waiting) / (self._workers.idle + 1))
+        batch = [oldest]
+        longest = oldest.places
+        similar = [j for j in self._waiting if _are_similar(j.places, oldest.places)]
+        for job in sorted(similar[1:], key=lambda job: abs(job.places - oldest.places)):
+            if len(batch) >= min(share, self._bounds.max_items):
+                break
+            longer = max(longest, job.places)
+            if (len(batch) + 1) * longer <= self._bounds.max_places:
+                batch.append(job)
+                longest = longer
+        for job in batch:
+            del self._waiting[job]
+        self._observer.queue_changed(self._model, len(self._waiting))
+        return batch
+
+    def _ended(self, run: asyncio.Task[None]) -> None:
+        jobs = self._runs.pop(run)
+        self._workers.give_back()
+        for job in jobs:
+            _fail(job, ScoringFailed(f"model {self._model!r} was stopped in a run"))
+
+    # -- one batch -----------------------------------------------------------------------------
+
+    async def _answer(self, jobs: list[_Job[Item, Result]]) -> None:
+        """Every job leaves here with a result or an error: a caller must never hang."""
+        try:
+            ran = await self._run(jobs)
+        except Exception as exc:
+            if len(jobs) > 1:
+                log.warning("batch_failed", extra={"model": self._model, "items": len(jobs)})
+                # One item may have spoilt it for all: alone, it fails alone.
+                for job in jobs:
+                    if not job.answer.done():
+                        await self._answer([job])
+                return
+            log.error("scoring_failed", extra={"model": self._model}, exc_info=exc)
+            failure = ScoringFailed(f"model {self._model!r} could not be run on this window")
+            failure.__cause__ = exc
+            _fail(jobs[0], failure)
+            self._observer.failed(self._model)
+            return
+        run_s = ran.ended_s - ran.began_s
+        for job, result in zip(jobs, ran.results, strict=True):
+            if not job.answer.done():  # the caller may have left
+                job.answer.set_result(Answered(result, ran.began_s - job.came_s, run_s))
+        self._observer.batch_ran(
+            self._model,
+            len(jobs),
+            len(jobs) * max(job.places for job in jobs),
+            sum(job.places for job in jobs),
+            ran.began_s - min(job.came_s for job in jobs),
+            run_s,
+        )
+
+    async def _run(self, jobs: Sequence[_Job[Item, Result]]) -> _Ran[Result]:
+        items = [job.item for job in jobs]
+
+        def timed() -> _Ran[Result]:
+            began_s = self._clock()
+            return _Ran(self._score(items), began_s, self._clock())
+
+        mark = object()
+        self._began_s[mark] = self._clock()
+        try:
+            ran = await self._workers.run(timed)
+        finally:
+            del self._began_s[mark]
+        if len(ran.results) != len(jobs):
+            raise ValueError(f"{len(ran.results)} results for {len(jobs)} items")
+        return ran
+
+
+def _are_similar(one: int, other: int) -> bool:
+    """Padding one to the other wastes little: a quarter, or sixteen places.
+
+    A run costs about as much as sixteen places before it has done anything.
+    """
+    short, long = sorted((one, other))
+    return long <= 1.25 * short + 16
+
+
+def _outcome(job: _Job[Item, Result]) -> Answered[Result] | TracerError:
+    exc = job.answer.exception()
+    if exc is None:
+        return job.answer.result()
+    assert isinstance(exc, TracerError), "jobs fail by `_fail` alone"
+    return exc
+
+
+def _fail(job: _Job[Item, Result], failure: TracerError) -> None:
+    if not job.answer.done():
+        job.answer.set_exception(failure)
+        job.answer.exception()  # marked as seen: the caller may have left

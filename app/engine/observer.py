@@ -1,0 +1,64 @@
+"""What the engine tells of its work, to whoever counts."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+
+class Observer(Protocol):
+    """Told of every event of a model's queue, from the event loop's thread."""
+
+    def queue_changed(self, model: str, waiting: int) -> None:
+        """So many windows wait for a run now."""
+        ...
+
+    def refused(self, model: str) -> None:
+        """A window was refused: the queue is full."""
+        ...
+
+    def abandoned(self, model: str) -> None:
+        """A caller left before the run of its window began; it is not run."""
+        ...
+
+    def failed(self, model: str) -> None:
+        """No run could answer a window."""
+        ...
+
+    def batch_ran(
+        self,
+        model: str,
+        items: int,
+        padded_places: int,
+        real_places: int,
+        wait_s: float,
+        run_s: float,
+    ) -> None:
+        """A run answered `items` windows; the one that came first had waited `wait_s`."""
+        ...
+
+
+class NoObserver:
+    """Nobody counts."""
+
+    def queue_changed(self, model: str, waiting: int) -> None:
+        """Ignore it."""
+
+    def refused(self, model: str) -> None:
+        """Ignore it."""
+
+    def abandoned(self, model: str) -> None:
+        """Ignore it."""
+
+    def failed(self, model: str) -> None:
+        """Ignore it."""
+
+    def batch_ran(
+        self,
+        model: str,
+        items: int,
+        padded_places: int,
+        real_places: int,
+        wait_s: float,
+        run_s: float,
+    ) -> None:
+        """Ignore it."""
