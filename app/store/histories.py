@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,6 +41,10 @@ class Page(NamedTuple):
 
 class Histories(Protocol):
     """Histories of all users. Every method raises `StoreUnavailable` where the store is gone."""
+
+    def describe(self) -> dict[str, Any]:
+        """Return what /readyz tells of this store."""
+        ...
 
     async def read(self, user_id: str, last: int) -> StoredHistory:
         """Return the newest `last` interactions, in one round trip."""

@@ -1,0 +1,111 @@
+"""Answers as callers give them <-> interactions as they are stored."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.contract.interaction import (
+    INTERACTION,
+    NO_KEY,
+    RIGHT,
+    SKILL_SEPARATOR,
+    UNKNOWN_MS,
+    WRONG,
+    key_of,
+    skill_set_text,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """One answered question, in outside ids."""
+
+    question_id: str
+    correct: bool
+    asked_ms: int | None = None
+    elapsed_ms: int | None = None
+    skill_ids: Sequence[str] | None = None  # None: the skills the model knows the question by
+    event_id: str | None = None
+
+
+class KeptAnswer(NamedTuple):
+    """One interaction as it is given back, in outside ids."""
+
+    question_id: str | None  # None where the store has lost the text behind a key
+    skill_ids: list[str] | None  # None where the caller named none
+    correct: bool
+    asked_ms: int | None
+    elapsed_ms: int | None
+
+
+class Records(NamedTuple):
+    """Answers ready to be stored or read by a vocabulary."""
+
+    interactions: NDArray[np.void]  # INTERACTION, in the order given
+    texts: dict[int, str]  # what stands behind each question key and skills key
+
+
+def records_of(answers: Sequence[Answer]) -> Records:
+    """Encode answers. Event ids leave only their key: nobody reads them again."""
+    texts: dict[int, str] = {}
+    keys: dict[str, int] = {}
+
+    def noted(text: str) -> int:
+        key = keys.get(text)
+        if key is None:
+            key = keys[text] = key_of(text)
+            texts[key] = text
+        return key
+
+    rows = []
+    for answer in answers:
+        skills_key = NO_KEY
+        if answer.skill_ids:
+            for skill_id in answer.skill_ids:
+                noted(skill_id)
+            skills_key = noted(skill_set_text(answer.skill_ids))
+        rows.append(
+            (
+                noted(answer.question_id),
+                skills_key,
+                NO_KEY if answer.event_id is None else key_of(answer.event_id),
+                UNKNOWN_MS if answer.asked_ms is None else answer.asked_ms,
+                UNKNOWN_MS if answer.elapsed_ms is None else answer.elapsed_ms,
+                RIGHT if answer.correct else WRONG,
+                0,
+                0,
+            )
+        )
+    return Records(np.array(rows, INTERACTION), texts)
+
+
+def answers_of(interactions: NDArray[np.void], texts: Mapping[int, str]) -> list[KeptAnswer]:
+    """Decode stored interactions; `texts` is what the store knows of their keys."""
+    rows = zip(
+        interactions["question_key"].tolist(),
+        interactions["skills_key"].tolist(),
+        (interactions["response"] == RIGHT).tolist(),
+        interactions["asked_ms"].tolist(),
+        interactions["elapsed_ms"].tolist(),
+        strict=True,
+    )
+    return [
+        KeptAnswer(
+            question_id=texts.get(question_key),
+            skill_ids=members_of(texts[skills_key]) if skills_key in texts else None,
+            correct=correct,
+            asked_ms=None if asked_ms == UNKNOWN_MS else asked_ms,
+            elapsed_ms=None if elapsed_ms == UNKNOWN_MS else elapsed_ms,
+        )
+        for question_key, skills_key, correct, asked_ms, elapsed_ms in rows
+    ]
+
+
+def members_of(text: str) -> list[str]:
+    """Return the skill ids in the text of a skill set."""
+    return text.split(SKILL_SEPARATOR)

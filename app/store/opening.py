@@ -1,0 +1,51 @@
+"""From the settings to histories that can be read and written."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+
+from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+
+from app.settings import Settings, SettingsInvalid
+from app.store.embedded import embedded_server
+from app.store.redis_histories import RedisHistories
+
+
+@asynccontextmanager
+async def open_histories(settings: Settings) -> AsyncIterator[RedisHistories]:
+    """Give the histories at `redis_url`, or else in an embedded server on `data_dir`.
+
+    A Redis that is not there yet is no error here: every call says so until it is. Raises
+    `SettingsInvalid` where the address is none, and `StoreUnavailable` where the embedded server
+    cannot be started.
+    """
+    async with AsyncExitStack() as stack:
+        if settings.redis_url is None:
+            socket = await stack.enter_async_context(embedded_server(settings.data_dir))
+            url, kind = f"unix://{socket}", "embedded"
+        else:
+            url, kind = settings.redis_url, "redis"
+        client = _client(url, settings)
+        stack.push_async_callback(client.aclose)
+        yield RedisHistories(client, settings.history_max_items, kind)
+
+
+def _client(url: str, settings: Settings) -> Redis:
+    timeout_s = settings.redis_timeout_ms / 1000
+    try:
+        pool = BlockingConnectionPool.from_url(
+            url,
+            max_connections=settings.redis_connections,
+            timeout=timeout_s,  # for a free connection
+            socket_timeout=timeout_s,
+            socket_connect_timeout=timeout_s,
+            health_check_interval=15,
+            # Whether a command may be sent twice is known one floor up, where its meaning is.
+            retry=Retry(NoBackoff(), 0),
+        )
+    except ValueError as exc:
+        raise SettingsInvalid(f"KT_REDIS_URL is no address of a store: {exc}") from exc
+    return Redis.from_pool(pool)

@@ -1,0 +1,50 @@
+"""Stores for tests: each a server process of its own, stopped at the end."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+
+from app.settings import Settings
+from app.store.embedded import _binary
+from app.store.opening import open_histories
+from app.store.redis_histories import RedisHistories
+
+KEEP = 20
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture(scope="session")
+def redis_socket() -> Iterator[Path]:
+    """A server as an operator would run it: not ours to start or stop, found by an address."""
+    folder = Path(tempfile.mkdtemp(prefix="kt-test-"))
+    socket = folder / "r.sock"
+    command = [_binary(), "--port", "0", "--unixsocket", str(socket), "--save", ""]
+    with subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL) as process:
+        while not socket.exists():
+            assert process.poll() is None, "the server did not start"
+            time.sleep(0.01)
+        yield socket
+        process.terminate()
+    shutil.rmtree(folder)
+
+
+@pytest.fixture(params=["redis", "embedded"])
+async def histories(
+    request: pytest.FixtureRequest, tmp_path: Path, redis_socket: Path
+) -> AsyncIterator[RedisHistories]:
+    """Histories of at most `KEEP` interactions a user, in either store."""
+    url = f"unix://{redis_socket}" if request.param == "redis" else None
+    settings = Settings(redis_url=url, data_dir=tmp_path, history_max_items=KEEP)
+    async with open_histories(settings) as opened:
+        yield opened
