@@ -30,7 +30,9 @@ class ModelUnknown(TracerError):
     code = "model_unknown"
 
     def __init__(self, name: str, served: list[str]) -> None:
-        super().__init__(f"model {name!r} is not served here; served: {', '.join(served) or 'none'}")
+        super().__init__(
+            f"model {name!r} is not served here; served: {', '.join(served) or 'none'}"
+        )
 
 
 class UserUnknown(TracerError):

@@ -44,21 +44,31 @@ class Settings(BaseModel):
         4096, ge=1, description="Windows waiting for one model before callers are refused."
     )
     redis_url: str | None = Field(
-        None, description="redis://, rediss:// or unix:// of the store; none starts the embedded one."
+        None,
+        description="redis://, rediss:// or unix:// of the store; none starts the embedded one.",
     )
     redis_timeout_ms: int = Field(2000, ge=10, le=60000, description="Longest wait for the store.")
-    redis_connections: int = Field(32, ge=1, le=1024, description="Connections to the store, at most.")
+    redis_connections: int = Field(
+        32, ge=1, le=1024, description="Connections to the store, at most."
+    )
     data_dir: Path = Field(Path("data"), description="Folder of the embedded store.")
     history_max_items: int = Field(
         4096, ge=1, le=1_000_000, description="Interactions kept a user; older ones are dropped."
     )
     max_body_bytes: int = Field(4_000_000, ge=1000, description="Largest request body accepted.")
-    drain_s: float = Field(10.0, ge=0, le=600, description="Longest wait for requests under way at stop.")
-    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Log level.")
+    drain_s: float = Field(
+        10.0, ge=0, le=600, description="Longest wait for requests under way at stop."
+    )
+    stuck_after_s: float = Field(
+        30.0, gt=0, le=3600, description="Age of a model run from which /livez says restart."
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="Log level."
+    )
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None) -> Self:
-        """Read the settings from `environ`; raise `SettingsInvalid` naming each one that is wrong."""
+        """Read settings from `environ`; raise `SettingsInvalid` naming each that is wrong."""
         environ = os.environ if environ is None else environ
         given = {
             k.removeprefix(PREFIX).lower(): v
@@ -69,7 +79,9 @@ class Settings(BaseModel):
             return cls.model_validate(given)
         except ValidationError as exc:
             raise SettingsInvalid(
-                "; ".join(_explain(str(e["loc"][0]), e["type"], e["msg"], given) for e in exc.errors())
+                "; ".join(
+                    _explain(str(e["loc"][0]), e["type"], e["msg"], given) for e in exc.errors()
+                )
             ) from exc
 
 

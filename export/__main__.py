@@ -1,6 +1,6 @@
 """Publish a trained run as an artifact.
 
-    python -m export runs/last-query-assist2017 artifacts/last_query/1
+python -m export runs/last-query-assist2017 artifacts/last_query/1
 """
 
 from __future__ import annotations

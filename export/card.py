@@ -53,7 +53,8 @@ def card(manifest: Manifest) -> str:
         "",
         *(
             f"`{name}`: {report['cases']} batches against the trained network, "
-            f"largest difference {report['largest_difference']:.1e} (allowed {report['tolerance']})."
+            f"largest difference {report['largest_difference']:.1e} "
+            f"(allowed {report['tolerance']})."
             for name, report in manifest.parity.items()
             if isinstance(report, Mapping)
         ),

@@ -95,7 +95,7 @@ def check_axes(path: Path, ports: Graph) -> None:
 
 
 def grid(run: Run) -> Iterator[Case]:
-    """Yield every batch size, length and padding side; rows differ in length, some have no history."""
+    """Yield every batch size, length and side; rows differ in length, some have no history."""
     rng = np.random.default_rng(0)
     for length in lengths(run):
         for rows in BATCHES:

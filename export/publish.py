@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.metadata
 import json
 import shutil
@@ -59,8 +60,10 @@ def publish(folder: Path, out: Path, say: Say = print) -> Manifest:
             export_apart(folder, name, stage / ports.file)
             say(f"proving {ports.file} against the network")
             report[name] = check(run, stage / ports.file, ports)
-            say(f"  {report[name]['cases']} cases, largest difference "
-                f"{report[name]['largest_difference']:.1e}")
+            say(
+                f"  {report[name]['cases']} cases, largest difference "
+                f"{report[name]['largest_difference']:.1e}"
+            )
             graphs[name] = ports
         if STEP in [g.file for g in graphs.values()]:
             np.save(stage / START, parity.start_state(run))
@@ -78,7 +81,9 @@ def publish(folder: Path, out: Path, say: Say = print) -> Manifest:
 def export_apart(folder: Path, name: str, path: Path) -> None:
     """Export one graph in a process of its own; see `export.to_onnx` for the reason."""
     command = [sys.executable, "-m", "export.to_onnx", str(folder), name, str(path)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = subprocess.run(  # noqa: S603 - our own words
+        command, capture_output=True, text=True, check=False
+    )
     if done.returncode or not path.is_file():
         raise ExportFailed(f"{name} could not be exported:\n{done.stderr[-4000:]}")
 
@@ -149,10 +154,16 @@ def _features(run: Run) -> dict[str, Any]:
         "question": "own embedding" if run.config.get("question", True) else "not read",
         "skills": "a set: mean of the members' embeddings",
         "response": "moves right by one place; the asked question's is UNKNOWN",
-        "lag_s": {"form": run.config.get("lag", _default(run, "lag")),
-                  "is": "from the ask before to this ask, at its own place", **time},
-        "elapsed_s": {"form": run.config.get("elapsed", _default(run, "elapsed")),
-                      "is": "time taken to answer, moves with the response", **time},
+        "lag_s": {
+            "form": run.config.get("lag", _default(run, "lag")),
+            "is": "from the ask before to this ask, at its own place",
+            **time,
+        },
+        "elapsed_s": {
+            "form": run.config.get("elapsed", _default(run, "elapsed")),
+            "is": "time taken to answer, moves with the response",
+            **time,
+        },
     }
 
 
@@ -161,6 +172,4 @@ def _default(run: Run, option: str) -> Any:
 
 
 def _with_files(manifest: Manifest, files: dict[str, str]) -> Manifest:
-    import dataclasses
-
     return dataclasses.replace(manifest, files=files)

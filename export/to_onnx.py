@@ -59,7 +59,11 @@ def graph_of(run: Run, name: str) -> tuple[nn.Module, Graph, tuple[Tensor, ...]]
             outputs.append(knowledge)
         ports = Graph(file=SEQUENCE, inputs=tuple(inputs), outputs=tuple(outputs))
         return SequenceGraph(run.network), ports, _example(ports)
-    if name == "step" and hasattr(run.network, "recurrence") and hasattr(run.network, "with_knowledge"):
+    if (
+        name == "step"
+        and hasattr(run.network, "recurrence")
+        and hasattr(run.network, "with_knowledge")
+    ):
         start = run.network.recurrence.start
         state = Port(name="state", dtype="float32", axes=("batch", *start.shape))
         one = [
@@ -120,7 +124,10 @@ def _example(ports: Graph) -> tuple[Tensor, ...]:
 def _name_axes(model: onnx.ModelProto, ports: Graph) -> None:
     """Write the ports' axes into the file: the exporter declares some outputs with traced sizes."""
     model.graph.ClearField("value_info")  # holds traced sizes too; it is inferred again below
-    for values, declared in ((model.graph.input, ports.inputs), (model.graph.output, ports.outputs)):
+    for values, declared in (
+        (model.graph.input, ports.inputs),
+        (model.graph.output, ports.outputs),
+    ):
         if [v.name for v in values] != [p.name for p in declared]:
             raise RuntimeError(
                 f"the graph has {[v.name for v in values]}, not {[p.name for p in declared]}"

@@ -18,7 +18,6 @@ from models.contract.artifact import CARD, GOLDEN, MANIFEST, VOCABULARY, Graph, 
 from models.contract.interaction import INTERACTION
 from models.contract.vocabulary import Vocabulary
 
-
 T = TypeVar("T")
 
 

@@ -74,7 +74,7 @@ class Batcher(Generic[Item, Result]):
         observer: Observer | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`score` gives one result an item, in order; it is called in threads, several at a time."""
+        """`score` gives one result an item, in order; it is called in several threads at once."""
         self._model = model
         self._score = score
         self._workers = workers
@@ -101,9 +101,7 @@ class Batcher(Generic[Item, Result]):
         finally:
             self._abandon([job])
 
-    async def submit_all(
-        self, items: Iterable[Item]
-    ) -> list[Answered[Result] | TracerError]:
+    async def submit_all(self, items: Iterable[Item]) -> list[Answered[Result] | TracerError]:
         """Return the result of each item in order, or at its place what `submit` would raise."""
         jobs: list[_Job[Item, Result] | TracerError] = []
         for item in items:
@@ -152,13 +150,17 @@ class Batcher(Generic[Item, Result]):
             for run, jobs in self._runs.items():
                 run.cancel()
                 for job in jobs:
-                    _fail(job, NotReady(f"stopped before the run of model {self._model!r} came back"))
+                    _fail(
+                        job, NotReady(f"stopped before the run of model {self._model!r} came back")
+                    )
 
     # -- callers -------------------------------------------------------------------------------
 
     def _enqueue(self, item: Item) -> _Job[Item, Result]:
         if not self._is_open or self._has_died():
-            raise NotReady(f"model {self._model!r} takes no windows: it is not started, or stopping")
+            raise NotReady(
+                f"model {self._model!r} takes no windows: it is not started, or stopping"
+            )
         if len(self._waiting) >= self._bounds.max_waiting:
             self._observer.refused(self._model)
             raise Overloaded(

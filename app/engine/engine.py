@@ -99,15 +99,18 @@ def newest_versions(artifact_dir: Path) -> list[Path]:
     Raises `ArtifactInvalid` where there is no folder or no model in it.
     """
     if not artifact_dir.is_dir():
-        raise ArtifactInvalid(f"{artifact_dir} is no folder; KT_ARTIFACT_DIR names <model>/<version>/")
-    newest = []
-    for model in sorted(_folders(artifact_dir)):
-        if versions := [v for v in _folders(model) if (v / MANIFEST).is_file()]:
-            newest.append(max(versions, key=lambda folder: _in_order(folder.name)))
+        raise ArtifactInvalid(
+            f"{artifact_dir} is no folder; KT_ARTIFACT_DIR names <model>/<version>/"
+        )
+    newest = [
+        max(versions, key=lambda folder: _in_order(folder.name))
+        for model in sorted(_folders(artifact_dir))
+        if (versions := [v for v in _folders(model) if (v / MANIFEST).is_file()])
+    ]
     if not newest:
         raise ArtifactInvalid(
-            f"{artifact_dir} holds no model; `python -m export RUN {artifact_dir}/<model>/<version>` "
-            "puts one there"
+            f"{artifact_dir} holds no model; "
+            f"`python -m export RUN {artifact_dir}/<model>/<version>` puts one there"
         )
     return newest
 

@@ -50,11 +50,15 @@ def check_ports(graph: Graph, session: onnxruntime.InferenceSession, n_skills: i
         for port in ports:
             if port != known.get(port.name):
                 raise ProofFailed(
-                    MANIFEST, f"{port} of {graph.file} is none of {', '.join(map(str, known.values()))}"
+                    MANIFEST,
+                    f"{port} of {graph.file} is none of {', '.join(map(str, known.values()))}",
                 )
     if P_CORRECT not in [port.name for port in graph.outputs]:
         raise ProofFailed(MANIFEST, f"{graph.file} has no output {P_CORRECT}")
-    for ports, nodes in ((graph.inputs, session.get_inputs()), (graph.outputs, session.get_outputs())):
+    for ports, nodes in (
+        (graph.inputs, session.get_inputs()),
+        (graph.outputs, session.get_outputs()),
+    ):
         _check_declared(graph.file, {port.name: port for port in ports}, nodes)
 
 

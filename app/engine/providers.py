@@ -37,9 +37,7 @@ class ProviderChoice:
         return ProviderChoice(self.requested, "cpu", reason)
 
 
-def choose_provider(
-    requested: Requested, available: Sequence[str] | None = None
-) -> ProviderChoice:
+def choose_provider(requested: Requested, available: Sequence[str] | None = None) -> ProviderChoice:
     """Choose by what this ONNX Runtime was built with (`available`; asked of it when None).
 
     Raises `ProviderUnavailable` where `cuda` is required and was not built in. That its libraries
@@ -92,7 +90,7 @@ def session_options(provider: Provider, threads: int) -> onnxruntime.SessionOpti
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
     # The cores are shared with the event loop and, often, the store: no thread may spin on them.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    # Shapes differ from run to run: patterns would not be met again, and the CPU's arena only grows.
+    # Shapes differ from run to run: no pattern is met again, and the CPU's arena only grows.
     options.enable_mem_pattern = False
     options.enable_cpu_mem_arena = provider != "cpu"
     options.log_severity_level = _SILENT_BELOW_ERROR
@@ -138,6 +136,7 @@ def _is_installed(package: str) -> bool:
 
 def _not_loaded(detail: str) -> ProviderUnavailable:
     return ProviderUnavailable(
-        "onnxruntime-gpu is installed, but CUDA could not be had: its libraries (CUDA, cuDNN) could "
-        f"not be loaded or no device is visible; set KT_PROVIDER=cpu to do without. {detail}".strip()
+        "onnxruntime-gpu is installed, but CUDA could not be had: its libraries (CUDA, cuDNN) "
+        "could not be loaded or no device is visible; set KT_PROVIDER=cpu to do without. "
+        + detail.strip()
     )

@@ -25,7 +25,7 @@ class WindowScore(NamedTuple):
 
 
 class OnnxScorer:
-    """One sequence graph. Threads may share it: ONNX Runtime lets go of the interpreter in a run."""
+    """One sequence graph. Threads may share it: a run lets go of the interpreter."""
 
     def __init__(self, session: onnxruntime.InferenceSession, graph: Graph, side: Side) -> None:
         self._session = session

@@ -40,12 +40,12 @@ async def embedded_server(data_dir: Path) -> AsyncIterator[Path]:
     Where it dies by itself it is started again. Raises `StoreUnavailable` where the folder is in
     use or the server does not come up.
     """
-    data_dir.mkdir(parents=True, exist_ok=True)
+    data_dir.mkdir(parents=True, exist_ok=True)  # noqa: ASYNC240 - nobody is served yet
     # A socket's path may have about a hundred characters, fewer than a data folder's may.
     rooms = Path(tempfile.mkdtemp(prefix="ktserve-"))
     lock = await _locked(data_dir)
     try:
-        server = _Server(data_dir.resolve(), rooms / "store.sock", lock)
+        server = _Server(data_dir.absolute(), rooms / "store.sock", lock)  # noqa: ASYNC240
         await server.start()
         keeper = asyncio.create_task(server.keep_alive(), name="embedded-store")
         try:
@@ -73,7 +73,8 @@ class _Server:
         """Return when the server takes connections and has read its data."""
         self.socket.unlink(missing_ok=True)
         with (self._data_dir / _LOG).open("ab") as out:
-            self._process = subprocess.Popen(
+            # Forked from the thread it shall die with: a thread of a pool would take it along.
+            self._process = subprocess.Popen(  # noqa: ASYNC220, S603
                 self._command(),
                 cwd=self._data_dir,
                 stdin=subprocess.DEVNULL,
@@ -81,7 +82,7 @@ class _Server:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,  # Ctrl-C is for us; we stop it when we have drained
                 pass_fds=[self._lock],
-                preexec_fn=_die_with_parent(os.getpid()),
+                preexec_fn=_die_with_parent(os.getpid()),  # noqa: PLW1509 - it calls no Python locks
             )
         os.ftruncate(self._lock, 0)
         os.pwrite(self._lock, str(self._process.pid).encode(), 0)

@@ -87,8 +87,8 @@ class RedisHistories:
         carries an event key, which makes that harmless.
         """
         is_repeatable = bool((interactions["event_key"] != NO_KEY).all())
-        arguments = [interactions.tobytes(), str(self._keep)]
-        noted = [part for key, text in texts.items() for part in (_packed(key), text)]
+        arguments: list[Any] = [interactions.tobytes(), str(self._keep)]
+        noted: list[Any] = [part for key, text in texts.items() for part in (_packed(key), text)]
 
         async def run() -> Any:
             pipe = self._redis.pipeline(transaction=False)
@@ -133,7 +133,7 @@ class RedisHistories:
     async def _slice(
         self, user_id: str, start: str, limit: int
     ) -> tuple[NDArray[np.void], int, int, int]:
-        """Return records, the number of the first, how many are kept, the number after the newest."""
+        """Return records, the first one's number, how many are kept, and the next number."""
         arguments = (start, str(limit), str(self._keep))
         records, first, kept, total = await self._ask(
             lambda: self._redis.evalsha(self._read.sha, 1, _HISTORY % user_id, *arguments),
@@ -169,7 +169,7 @@ class RedisHistories:
             raise _translated(exc, repeat) from exc
 
     async def _with_scripts(self, run: Run) -> Any:
-        """Run; where the server has lost its scripts, for it is new, give them back and run again."""
+        """Run; where the server is new and has no scripts yet, give it them and run again."""
         try:
             return await run()
         except NoScriptError:

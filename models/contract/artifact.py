@@ -1,13 +1,13 @@
 """The folder a server can serve, and the manifest that says what is in it.
 
-    artifacts/<model>/<version>/
-        manifest.json     everything below, with the SHA-256 of every other file
-        sequence.onnx     windows -> p_correct (and knowledge_state)
-        step.onnx         one interaction and a state -> the next state; only where a model has one
-        start.npy         the state before any answer, beside step.onnx
-        vocabulary.json   outside ids <-> integers
-        golden.npz        windows with the probabilities the network gave them when it was exported
-        card.md           the model card, for people
+artifacts/<model>/<version>/
+    manifest.json     everything below, with the SHA-256 of every other file
+    sequence.onnx     windows -> p_correct (and knowledge_state)
+    step.onnx         one interaction and a state -> the next state; only where a model has one
+    start.npy         the state before any answer, beside step.onnx
+    vocabulary.json   outside ids <-> integers
+    golden.npz        windows with the probabilities the network gave them when it was exported
+    card.md           the model card, for people
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ class Manifest:
 
     @classmethod
     def load(cls, folder: Path) -> Self:
-        """Read `manifest.json`; raise `ManifestError` where a part is absent, unknown or mistyped."""
+        """Read `manifest.json`; raise `ManifestError` where a part is absent or mistyped."""
         path = folder / MANIFEST
         try:
             content = json.loads(path.read_text(encoding="utf-8"))

@@ -13,10 +13,10 @@ from hashlib import blake2b
 import numpy as np
 
 WRONG, RIGHT, UNKNOWN, PAD_RESPONSE = 0, 1, 2, 3
-"""Response integers. UNKNOWN is the asked question's own token: not wrong, not right, not padding."""
+"""Response integers. UNKNOWN is the asked question's own: not wrong, not right, not padding."""
 
 UNKNOWN_MS = -1
-"""A time that the caller did not give. Zero is a real time: some logs count from their first event."""
+"""A time not given. Zero is a real time: some logs count from their first event."""
 
 NO_KEY = 0
 """No event id; or, for skills, "the skills that the vocabulary knows this question by"."""
@@ -66,6 +66,6 @@ def skill_set_text(skill_ids: Iterable[str]) -> str:
 
 
 def skills_key_of(skill_ids: Iterable[str]) -> int:
-    """Return the key of a set of skills: `NO_KEY` for none, the skill's own key for a single one."""
+    """Return the key of a set of skills: `NO_KEY` for none, a single skill's own key."""
     text = skill_set_text(skill_ids)
     return key_of(text) if text else NO_KEY

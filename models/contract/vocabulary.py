@@ -17,7 +17,7 @@ from models.contract.interaction import NO_KEY, UNKNOWN_MS, Query, key_of, skill
 from models.contract.window import MISSING_S, History
 
 PAD, UNSEEN, FIRST = 0, 1, 2
-"""Places of every table of questions or skills: padding, never seen in training, the first known."""
+"""Places of every table: padding, never seen in training, the first known id."""
 
 _FORMAT = 1
 
@@ -116,7 +116,8 @@ class Vocabulary:
         """Return the distinct skill-set keys that this vocabulary cannot resolve by itself."""
         keys, _ = self._skills_table
         named = np.unique(interactions["skills_key"])
-        return named[(named != NO_KEY) & ~np.isin(named, keys)]
+        unknown: NDArray[np.uint64] = named[(named != NO_KEY) & ~np.isin(named, keys)]
+        return unknown
 
     # -- on disk -------------------------------------------------------------------------------
 
@@ -175,7 +176,7 @@ class Vocabulary:
 
     @cached_property
     def _sets(self) -> list[tuple[int, ...]]:
-        """Row -> skills: row UNSEEN, then every single skill at its own row, then every larger set."""
+        """Row -> skills: UNSEEN, then every single skill at its own row, then larger sets."""
         singles: list[tuple[int, ...]] = [(), (UNSEEN,)]
         singles += [(s,) for s in range(FIRST, self.n_skills)]
         larger = {tuple(sorted(s)) for s in (*self.skill_sets, *self.question_skills) if len(s) > 1}
@@ -212,7 +213,9 @@ class Vocabulary:
     ) -> NDArray[np.int64]:
         """Put the skills of sets given by their members' keys in place of UNSEEN."""
         keys, rows = self._skills_table
-        singles = {k: s for k, s in zip(keys.tolist(), rows.tolist(), strict=True) if s < self.n_skills}
+        singles = {
+            k: s for k, s in zip(keys.tolist(), rows.tolist(), strict=True) if s < self.n_skills
+        }
         width = max(skills.shape[1], *(len(members) for members in sets.values()))
         wider = np.full((len(skills), width), PAD, np.int64)
         wider[:, : skills.shape[1]] = skills

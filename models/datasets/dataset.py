@@ -75,7 +75,9 @@ class Dataset:
         sets = {named: self.skills_of(named) for _, named in pairs}
         skill_ids = sorted({s for members in sets.values() for s in members}, key=natural)
         place = {s: i for i, s in enumerate(skill_ids, FIRST)}
-        questions = sorted(((self.texts[q], n) for q, (_, n) in most.items()), key=lambda x: natural(x[0]))
+        questions = sorted(
+            ((self.texts[q], n) for q, (_, n) in most.items()), key=lambda x: natural(x[0])
+        )
         return Vocabulary(
             question_ids=tuple(q for q, _ in questions),
             skill_ids=tuple(skill_ids),

@@ -1,4 +1,4 @@
-"""Users' histories in a model's integers, and the windows over them that training and evaluation use."""
+"""Users' histories in a model's integers, and the windows that training and evaluation use."""
 
 from __future__ import annotations
 
@@ -53,12 +53,13 @@ class EncodedUser:
 
         Later rows of a bundle are not: in a stretch, they would see their neighbours' answers.
         """
-        return self.visible[start:end] == np.arange(start, end)
+        seen: NDArray[np.bool_] = self.visible[start:end] == np.arange(start, end)
+        return seen
 
     def blocks(self, rule: WindowRule) -> list[tuple[int, int, int]]:
         """Return (start, first, end): rows first..end-1 have their windows start at row `start`."""
         starts = np.array([window_start(n, rule.length, rule.cut) for n in range(len(self))])
-        firsts = np.flatnonzero(np.r_[True, np.diff(starts) != 0]) if len(starts) else []
+        firsts = np.flatnonzero(np.r_[True, np.diff(starts) != 0]).tolist() if len(starts) else []
         ends = [*firsts[1:], len(self)]
         return [(int(starts[f]), int(f), int(e)) for f, e in zip(firsts, ends, strict=True)]
 

@@ -18,7 +18,7 @@ DATA_FILE, FOLDS_FILE, SKILLS_FILE = "interactions.csv.gz", "folds.csv", "skills
 
 
 def _assist2009(frame: pl.DataFrame) -> pl.DataFrame:
-    """Make one row of an attempt's rows: whoever sees the first would know the answer of the rest."""
+    """Make one row of an attempt's rows: the first would tell the answer of the rest."""
     attempt = (pl.col("is_repeat") != "1").cum_sum()
     others = [c for c in frame.columns if c != "skill_id"]
     return frame.group_by(attempt.alias("attempt"), maintain_order=True).agg(

@@ -2,7 +2,7 @@
 
     python -m models.datasets.simulator learners.csv --users 200 --answers 60
 
-Each user has an ability, and a level in every skill that grows with each answer and fades in pauses.
+Each user has an ability, and a level in every skill that grows by answers and fades in pauses.
 A question asks for one to three skills and has a difficulty; its answer is right with the chance
 guess + (1 - guess - slip) * sigmoid(mean level of its skills - difficulty).
 """
@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
@@ -47,13 +47,16 @@ def simulate(
     level = ability[:, None] + rng.normal(-0.5, 0.8, (users, skills))
     base, pace = level.copy(), rng.gamma(2.0, 0.06, (users, 1))
     asked_s = rng.uniform(0, DAY_S, users)
-    columns: dict[str, list[NDArray[np.float64]]] = {
+    columns: dict[str, list[NDArray[Any]]] = {
         name: [] for name in ("question", "correct", "asked", "elapsed", "p")
     }
     for _ in range(answers):
         # Mostly a short pause, now and then one of days: levels fade towards where they began.
-        lag = np.where(rng.random(users) < 0.05, rng.exponential(3 * DAY_S, users),
-                       rng.lognormal(3.0, 0.8, users))
+        lag = np.where(
+            rng.random(users) < 0.05,
+            rng.exponential(3 * DAY_S, users),
+            rng.lognormal(3.0, 0.8, users),
+        )
         asked_s = asked_s + lag
         level = base + (level - base) * np.exp(-lag / (20 * DAY_S))[:, None]
         question = rng.integers(0, questions, users)
@@ -101,7 +104,13 @@ def main(arguments: list[str] | None = None) -> int:
         prog="python -m models.datasets.simulator", description="Write simulated learners as CSV."
     )
     parser.add_argument("out", type=Path)
-    for name, default in (("users", 200), ("answers", 60), ("questions", 60), ("skills", 8), ("seed", 0)):
+    for name, default in (
+        ("users", 200),
+        ("answers", 60),
+        ("questions", 60),
+        ("skills", 8),
+        ("seed", 0),
+    ):
         parser.add_argument(f"--{name}", type=int, default=default)
     given = parser.parse_args(arguments)
     simulation = simulate(
@@ -112,7 +121,9 @@ def main(arguments: list[str] | None = None) -> int:
         seed=given.seed,
     )
     simulation.frame.write_csv(given.out)
-    print(f"{len(simulation.p_true):,} answers of {given.users:,} users are in {given.out}")
+    print(  # noqa: T201 - a command
+        f"{len(simulation.p_true):,} answers of {given.users:,} users are in {given.out}"
+    )
     return 0
 
 

@@ -28,7 +28,10 @@ class SplitConfig:
     @classmethod
     def of(cls, content: Mapping[str, Any]) -> Self:
         """Make one of plain values, as JSON gives them."""
-        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in content.items()})
+        plain: dict[str, Any] = {
+            k: tuple(v) if isinstance(v, list) else v for k, v in content.items()
+        }
+        return cls(**plain)
 
 
 class Split(NamedTuple):

@@ -1,8 +1,8 @@
 """Any user's log of answers, as CSV or Parquet, into a `Dataset`; a bad file is refused by place.
 
-Columns: `user_id`, `correct`, at least one of `question_id` and `skill_id`; optional `timestamp_ms`,
-`elapsed_ms`, `order`, `bundle_id`. Ids are text. Several skills stand in one cell, apart by `;`.
-Without question ids, the skill is the question. Other columns are not read.
+Columns: `user_id`, `correct`, at least one of `question_id` and `skill_id`; optional
+`timestamp_ms`, `elapsed_ms`, `order`, `bundle_id`. Ids are text. Several skills stand in one cell,
+apart by `;`. Without question ids, the skill is the question. Other columns are not read.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _LATEST_MS = {"timestamp_ms": 2**53, "elapsed_ms": 2**31 - 1, "order": 2**53}
 
 
 def read_table(path: Path, skill_names: Mapping[str, str] | None = None) -> Dataset:
-    """Read a CSV (gzipped too) or Parquet file; raise `DatasetError` where it is not as it should be."""
+    """Read a CSV (gzipped too) or Parquet file; raise `DatasetError` where a place is wrong."""
     return dataset_of(read_text(path), path, skill_names or {})
 
 
@@ -90,7 +90,9 @@ def dataset_of(frame: pl.DataFrame, path: Path, skill_names: Mapping[str, str]) 
     if frame["question_id"].null_count() == len(frame):
         if frame["skill_id"].null_count() == len(frame):
             raise DatasetError(f"{path}: 'question_id' and 'skill_id' are both empty in every row")
-        where.refuse(frame, pl.col("skill_id").is_null(), "skill_id", "an id: there are no questions")
+        where.refuse(
+            frame, pl.col("skill_id").is_null(), "skill_id", "an id: there are no questions"
+        )
         frame = frame.with_columns(question_id="skill_id")
     for column in ("user_id", "question_id"):
         where.refuse(frame, pl.col(column).is_null(), column, "an id")
@@ -101,7 +103,10 @@ def dataset_of(frame: pl.DataFrame, path: Path, skill_names: Mapping[str, str]) 
         )
     correct = pl.col("correct").str.to_lowercase()
     where.refuse(
-        frame, correct.is_null() | ~correct.is_in(list(_RIGHT)), "correct", "0 or 1 (or true, false)"
+        frame,
+        correct.is_null() | ~correct.is_in(list(_RIGHT)),
+        "correct",
+        "0 or 1 (or true, false)",
     )
     for column, latest in _LATEST_MS.items():
         number = pl.col(column).cast(pl.Float64, strict=False)
@@ -129,7 +134,8 @@ class _Place:
             more = f" ({len(rows):,} rows like it)" if len(rows) > 1 else ""
             raise DatasetError(
                 f"{self.path}: row {rows['line'][0] + self.first}, column {column!r}: "
-                f"{'nothing' if value is None else repr(value)} stands there{more}; needed: {wanted}"
+                f"{'nothing' if value is None else repr(value)} stands there{more}; "
+                f"needed: {wanted}"
             )
 
 
@@ -178,7 +184,7 @@ def _keys(column: pl.Series, texts: dict[int, str]) -> NDArray[np.uint64]:
     distinct = column.unique().to_list()
     keys = {text: key_of(text) for text in distinct}
     texts.update({key: text for text, key in keys.items()})
-    return column.replace_strict(keys, return_dtype=pl.UInt64).to_numpy()  # type: ignore[no-any-return]
+    return column.replace_strict(keys, return_dtype=pl.UInt64).to_numpy()
 
 
 def _skill_keys(column: pl.Series, texts: dict[int, str]) -> NDArray[np.uint64]:
@@ -189,7 +195,7 @@ def _skill_keys(column: pl.Series, texts: dict[int, str]) -> NDArray[np.uint64]:
         texts.update({key_of(m): m for m in members})
         if members:
             texts[keys[cell]] = skill_set_text(members)
-    return column.fill_null("").replace_strict(keys, return_dtype=pl.UInt64).to_numpy()  # type: ignore[no-any-return]
+    return column.fill_null("").replace_strict(keys, return_dtype=pl.UInt64).to_numpy()
 
 
 def _visible(frame: pl.DataFrame, offsets: NDArray[np.int64]) -> NDArray[np.int64]:

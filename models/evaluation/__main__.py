@@ -58,8 +58,15 @@ def main(arguments: list[str] | None = None) -> int:
         write_json(out, content)
         print(f"written to {out}")
     else:
-        print(json.dumps({"auc": content["all"]["auc"]["value"], "answers": content["all"]["answers"],
-                          "users": content["users"]}))
+        print(
+            json.dumps(
+                {
+                    "auc": content["all"]["auc"]["value"],
+                    "answers": content["all"]["answers"],
+                    "users": content["users"],
+                }
+            )
+        )
     return 0
 
 
@@ -68,7 +75,7 @@ def evaluate(
 ) -> dict[str, Any]:
     """Return the report of the run or artifact in `folder`."""
     is_run = not (folder / MANIFEST).is_file()
-    subject = open_run(folder) if is_run else open_graph(folder)
+    subject: Any = open_run(folder) if is_run else open_graph(folder)
     source = dict(subject.data["source"])
     if data is not None:
         source["folder"] = data

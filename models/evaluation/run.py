@@ -1,13 +1,13 @@
 """A run folder: everything from which alone a trained network is rebuilt.
 
-    runs/<name>/
-        config.json         the training's configuration
-        run.json            the network with all its options, the window rule, the data and split
-        vocabulary.json     of the training split
-        weights.safetensors the best epoch's
-        progress.pt         the newest epoch's weights and optimizer; a killed training goes on here
-        log.jsonl           one line an epoch
-        metrics.json        written by models.evaluation
+runs/<name>/
+    config.json         the training's configuration
+    run.json            the network with all its options, the window rule, the data and split
+    vocabulary.json     of the training split
+    weights.safetensors the best epoch's
+    progress.pt         the newest epoch's weights and optimizer; a killed training goes on here
+    log.jsonl           one line an epoch
+    metrics.json        written by models.evaluation
 """
 
 from __future__ import annotations

@@ -6,6 +6,7 @@ logit (B,) of the last real place. One whose `is_causal` is true answers at ever
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any, Protocol, cast
 
@@ -27,11 +28,17 @@ class Network(Protocol):
     """What the trainer and the exporter ask of a network, beside being a torch module."""
 
     @property
-    def is_causal(self) -> bool: ...
+    def is_causal(self) -> bool:
+        """One pass may answer at every place: no place reads a later one."""
+        ...
 
-    def __call__(self, *inputs: Tensor) -> Tensor: ...
+    def __call__(self, *inputs: Tensor) -> Tensor:
+        """Return the logit of the last place, (B,)."""
+        ...
 
-    def every_place(self, *inputs: Tensor) -> Places: ...
+    def every_place(self, *inputs: Tensor) -> Places:
+        """Return the logits of every place of right-padded windows."""
+        ...
 
 
 def build(name: str, config: Mapping[str, Any]) -> Any:
@@ -39,9 +46,10 @@ def build(name: str, config: Mapping[str, Any]) -> Any:
     if name not in NETWORKS:
         raise ValueError(f"network {name!r} is not known; known: {', '.join(NETWORKS)}")
     config_class, network_class = NETWORKS[name]
-    known = set(config_class.__dataclass_fields__)
+    known = {f.name for f in dataclasses.fields(config_class)}
     if unknown := set(config) - known:
         raise ValueError(
-            f"{name} has no option {', '.join(sorted(unknown))}; its options: {', '.join(sorted(known))}"
+            f"{name} has no option {', '.join(sorted(unknown))}; "
+            f"its options: {', '.join(sorted(known))}"
         )
     return network_class(cast(Any, config_class)(**config))

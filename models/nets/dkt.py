@@ -30,6 +30,8 @@ from models.nets.layers import (
 
 @dataclass(frozen=True, kw_only=True)
 class DKTConfig:
+    """Sizes and options."""
+
     n_questions: int  # tables count PAD and UNSEEN
     n_skills: int
     hidden: int = 128
@@ -86,10 +88,10 @@ class DKT(nn.Module):
         """Return what the LSTM reads of each interaction, (B, L, D)."""
         joint = batch.skills * N_RESPONSES + batch.response[..., None]
         joint = torch.where(batch.skills == PAD, PAD, joint)
-        x = set_mean(self.interaction(joint), batch.skills)
+        x: Tensor = set_mean(self.interaction(joint), batch.skills)
         if self.question is not None:
             x = x + self.question(batch.question)
-        return x + self.lag(batch.lag_s) + self.elapsed(batch.elapsed_s)
+        return x.add(self.lag(batch.lag_s)).add(self.elapsed(batch.elapsed_s))
 
     def _states(self, batch: Inputs) -> Tensor:
         """Return (B, L, hidden): the state before each place, the learned start first."""

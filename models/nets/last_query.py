@@ -36,6 +36,8 @@ from models.nets.layers import (
 
 @dataclass(frozen=True, kw_only=True)
 class LastQueryConfig:
+    """Sizes and options."""
+
     n_questions: int  # tables count PAD and UNSEEN
     n_skills: int
     width: int = 64
@@ -111,7 +113,7 @@ class LastQuery(nn.Module):
         flat = self._mix(asked, seen).flatten(0, 1)  # (B*L, D)
         state = torch.stack([h.flatten(0, 1), c.flatten(0, 1)], dim=1)[:, :, None]
         after = self.recurrence.step(flat, state)[:, 0, 0]  # (B*L, D)
-        return Places(self._answer(after, asked.flatten(0, 1)).unflatten(0, past.shape[:2]))
+        return Places(self._answer(after, asked.flatten(0, 1)).view(past.shape[:2]))
 
     def embed(self, batch: Inputs) -> Tensor:
         """Return (B, L, D): the five inputs of each place, added."""

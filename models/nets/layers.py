@@ -103,6 +103,7 @@ class TimeEmbedding(nn.Module):
             bounds = [float(s) for s in range(1, 11)]
             while bounds[-1] < LONGEST_S:
                 bounds.append(min(bounds[-1] * 1.25, LONGEST_S))
+            self.bounds: Tensor
             self.register_buffer("bounds", torch.tensor(bounds), persistent=False)
             self.table = nn.Embedding(len(bounds) + 2, width)
         elif form == "continuous":
@@ -165,7 +166,7 @@ class Attention(nn.Module):
 
     def split(self, x: Tensor) -> Tensor:
         """(B, L, D) -> (B, H, L, D/H)."""
-        return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+        return x.view(*x.shape[:-1], self.heads, -1).transpose(1, 2)
 
     def merge(self, x: Tensor) -> Tensor:
         """(B, H, L, D/H) -> (B, L, D), through the output projection."""

@@ -33,6 +33,8 @@ from models.nets.layers import (
 
 @dataclass(frozen=True, kw_only=True)
 class SaintPlusConfig:
+    """Sizes and options."""
+
     n_questions: int  # tables count PAD and UNSEEN
     n_skills: int
     length: int = 200  # positions that have an embedding

@@ -57,15 +57,25 @@ def train(config: TrainingConfig, runs: Path) -> Path:
     weights = sum(p.numel() for p in network.parameters())
     console.print(
         f"{config.network}: {weights:,} weights; "
-        + "; ".join(f"{k} {v['answers']:,} answers of {v['users']:,} users"
-                    for k, v in split.description["splits"].items())
+        + "; ".join(
+            f"{k} {v['answers']:,} answers of {v['users']:,} users"
+            for k, v in split.description["splits"].items()
+        )
         + ("; going on from the newest epoch" if goes_on else "")
     )
-    train_users, validation_users = encode(split.train, vocabulary), encode(split.validation, vocabulary)
+    train_users, validation_users = (
+        encode(split.train, vocabulary),
+        encode(split.validation, vocabulary),
+    )
     if not train_users or not validation_users:
         raise RunInvalid("the training and the validation split each need a user")
-    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}"),
-               TextColumn("loss {task.fields[loss]:.4f}"), TimeRemainingColumn())
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.completed}/{task.total}"),
+        TextColumn("loss {task.fields[loss]:.4f}"),
+        TimeRemainingColumn(),
+    )
     with Progress(*columns, console=console, transient=True) as progress:
         task = progress.add_task("epoch", total=None, loss=float("nan"))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from typing import NamedTuple, TypeVar
 
 import numpy as np
@@ -38,7 +39,7 @@ def stretches(
         # A first piece of random length moves all later borders; short users stay whole.
         first = int(rng.integers(1, fit.stretch + 1)) if n > fit.stretch else n
         borders = [0, *range(first, n, fit.stretch), n] if n else [0]
-        pieces += [(u, a, b) for a, b in zip(borders, borders[1:], strict=False) if b > a]
+        pieces += [(u, a, b) for a, b in pairwise(borders) if b > a]
     for group in _batched(pieces, [b - a for _, a, b in pieces], fit.batch_places, rng):
         windows = [users[u].stretch(a, b) for u, a, b in group]
         longest = max(len(w) for w in windows)
@@ -82,11 +83,11 @@ def _batch(
     batch = collate(built)
     rows, places = batch["mask"].shape
     # What is never missing in training would be untrained when a caller leaves it out.
-    hidden = rng.random((rows, places)) < fit.unseen
+    hidden = np.less(rng.random((rows, places)), fit.unseen)
     batch["question"] = np.where(hidden & (batch["question"] >= FIRST), UNSEEN, batch["question"])
-    hidden = (rng.random((rows, places)) < fit.unseen)[:, :, None]
-    batch["skills"] = np.where(hidden & (batch["skills"] >= FIRST), UNSEEN, batch["skills"])
-    untimed = (rng.random(rows) < fit.untimed)[:, None]
+    unnamed = np.less(rng.random((rows, places, 1)), fit.unseen)
+    batch["skills"] = np.where(unnamed & (batch["skills"] >= FIRST), UNSEEN, batch["skills"])
+    untimed = np.less(rng.random((rows, 1)), fit.untimed)
     for name in ("lag_s", "elapsed_s"):
         batch[name] = np.where(untimed, np.float32(MISSING_S), batch[name])
     return Batch(tensors(batch), torch.from_numpy(right), torch.from_numpy(scored))

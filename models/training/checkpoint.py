@@ -71,7 +71,7 @@ def save_weights(folder: Path, network: torch.nn.Module) -> None:
 
 
 def warm_start(network: torch.nn.Module, run: Path) -> None:
-    """Take the weights of another run of the same shape; raise `RunInvalid` where they do not fit."""
+    """Take the weights of another run; raise `RunInvalid` where they do not fit."""
     path = run / WEIGHTS
     if not path.is_file():
         raise RunInvalid(f"warm_start: {path} is not there; train that run first")

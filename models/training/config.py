@@ -12,7 +12,6 @@ from typing import Any, Self, TypeVar
 from models.contract.artifact import WindowRule
 from models.datasets.split import SplitConfig
 
-
 Section = TypeVar("Section")
 
 
@@ -22,6 +21,8 @@ class ConfigInvalid(ValueError):
 
 @dataclass(frozen=True, kw_only=True)
 class FitConfig:
+    """How to train; `[fit]` of a configuration."""
+
     epochs: int = 20
     patience: int = 3  # epochs without a better validation AUC before the end
     lr: float = 1e-3
@@ -50,6 +51,8 @@ class FitConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingConfig:
+    """A whole configuration file."""
+
     name: str  # of the run: runs/<name>/
     network: str  # its name in `models.nets.NETWORKS`
     seed: int = 0

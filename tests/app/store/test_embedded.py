@@ -78,7 +78,7 @@ async def test_a_folder_has_one_owner(tmp_path, monkeypatch):
 
 
 async def test_a_server_that_died_is_started_again(tmp_path):
-    """With all that it had acknowledged; until then calls are refused, never answered as if empty."""
+    """With all it had acknowledged; until then calls are refused, not answered as if empty."""
     records = records_of([Answer(question_id="q", correct=True, event_id="e")])
     async with open_histories(Settings(data_dir=tmp_path)) as histories:
         await histories.append("u", records.interactions, records.texts)

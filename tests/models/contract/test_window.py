@@ -112,7 +112,10 @@ def test_a_cut_window_keeps_its_start_for_cut_queries(length, cut):
         assert length - cut < n - start + 1 <= length or start == 0
 
 
-@given(sizes=st.lists(st.integers(1, 9), min_size=1, max_size=6), side=st.sampled_from(["right", "left"]))
+@given(
+    sizes=st.lists(st.integers(1, 9), min_size=1, max_size=6),
+    side=st.sampled_from(["right", "left"]),
+)
 def test_collate_keeps_every_value_and_marks_every_other_place(sizes, side):
     windows = [window_of(history_of(n - 1, seed=n), QUERY, length=99) for n in sizes]
 

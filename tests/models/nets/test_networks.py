@@ -166,9 +166,13 @@ def test_answers_repeat_in_eval_mode(network):
 def test_the_last_query_s_answer_reaches_every_place():
     """Broadcast: the LSTM's own input changes at the first place when the query changes."""
     for residual, reaches in (("broadcast", True), ("last", False)):
-        network = network_of("last_query" if residual == "broadcast" else "last_query, residual last")
+        network = network_of(
+            "last_query" if residual == "broadcast" else "last_query, residual last"
+        )
         seen = []
-        handle = network.recurrence.register_forward_pre_hook(lambda _, x, seen=seen: seen.append(x[0]))
+        handle = network.recurrence.register_forward_pre_hook(
+            lambda _, x, seen=seen: seen.append(x[0])
+        )
         batch = collate([window(6, 0)])
         answers(network, batch)
         batch["question"][:, -1] += 1

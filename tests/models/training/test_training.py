@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from models.datasets import SplitConfig, open_split
+from models.datasets import open_split
 from models.datasets.encoded import encode
 from models.datasets.simulator import simulate
 from models.evaluation.metrics import auc
@@ -23,7 +23,7 @@ from models.training.config import ConfigInvalid, TrainingConfig
 from models.training.loop import fit
 
 NETWORKS = {
-    "dkt": {"hidden": 16, "question": True},
+    "dkt": {"hidden": 32, "question": True, "dropout": 0.1},
     "last_query": {"width": 16, "hidden": 16},
     "saint_plus": {"width": 16, "hidden": 16, "length": 40},
 }

@@ -1,0 +1,62 @@
+"""What routes are given."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, TypedDict
+
+import orjson
+from fastapi import Depends, Path, Request
+from starlette.responses import Response
+
+from app.api.schemas import PathId
+from app.service import Tracer
+from app.telemetry import Metrics
+
+
+class State(TypedDict):
+    """What the lifespan of the application hands to every request."""
+
+    tracer: Tracer
+    metrics: Metrics
+    max_body_bytes: int
+    stuck_after_s: float
+
+
+def _tracer(request: Request) -> Tracer:
+    tracer: Tracer = request.state.tracer
+    return tracer
+
+
+def _metrics(request: Request) -> Metrics:
+    metrics: Metrics = request.state.metrics
+    return metrics
+
+
+def _stuck_after_s(request: Request) -> float:
+    stuck_after_s: float = request.state.stuck_after_s
+    return stuck_after_s
+
+
+class Writer:
+    """Turns an answer into bytes, once."""
+
+    def __init__(self, metrics: Annotated[Metrics, Depends(_metrics)]) -> None:
+        self._metrics = metrics
+
+    def __call__(self, content: Any, status: int = 200) -> Response:
+        """Return the JSON response with `content`: dataclasses, dicts, lists, numbers, text."""
+        with self._metrics.stage("serialize"):
+            body = orjson.dumps(content)
+        return Response(body, status, media_type="application/json")
+
+
+TracerDep = Annotated[Tracer, Depends(_tracer)]
+MetricsDep = Annotated[Metrics, Depends(_metrics)]
+StuckAfterDep = Annotated[float, Depends(_stuck_after_s)]
+WriterDep = Annotated[Writer, Depends()]
+
+UserId = Annotated[
+    PathId,
+    Path(description="The user. Any character may stand in it, percent-encoded.", examples=["u1"]),
+]
+ModelName = Annotated[PathId, Path(description="The model.", examples=["last_query"])]

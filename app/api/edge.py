@@ -1,0 +1,85 @@
+"""The outermost ring: every request gets an id, is timed and counted, and is always answered."""
+
+from __future__ import annotations
+
+import logging
+import re
+from time import perf_counter
+from uuid import uuid4
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from app.api.problems import problem_of, response_of
+from app.telemetry import Metrics, Request, current_request
+
+log = logging.getLogger("app.access")
+errors = logging.getLogger(__name__)
+
+_GOOD_ID = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
+_QUIET = frozenset({"/livez", "/readyz", "/metrics"})  # asked every few seconds, for ever
+_NO_ROUTE = "none"
+_LEFT = 499  # nothing was answered: the caller had gone
+
+
+class Edge:
+    """ASGI middleware. Labels and log lines hold the route's template, never the path."""
+
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+        self._app = app
+        self._metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request; pass on what is not HTTP."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        # Routes match the path as it was sent, so that an id may hold a slash as %2F.
+        scope["path"] = scope.get("raw_path", scope["path"].encode()).decode("latin-1")
+        given = Headers(scope=scope).get("x-request-id", "")
+        request = Request(given if _GOOD_ID.fullmatch(given) else uuid4().hex)
+        token = current_request.set(request)
+        started, status = perf_counter(), 0
+
+        async def send_with_headers(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                headers = MutableHeaders(scope=message)
+                headers["x-request-id"] = request.id
+                if timing := request.server_timing:
+                    headers["server-timing"] = timing
+            await send(message)
+
+        self._metrics.in_progress.inc()
+        try:
+            await self._app(scope, receive, send_with_headers)
+        except Exception as exc:
+            errors.error("request_broken", exc_info=exc)
+            if status:  # the answer has begun: nothing can be said any more
+                raise
+            await response_of(problem_of(exc))(scope, receive, send_with_headers)
+        finally:
+            self._metrics.in_progress.dec()
+            self._note(scope, request, status or _LEFT, perf_counter() - started)
+            current_request.reset(token)
+
+    def _note(self, scope: Scope, request: Request, status: int, spent_s: float) -> None:
+        route = getattr(scope.get("route"), "path", _NO_ROUTE)
+        method = scope["method"] if route != _NO_ROUTE else "any"
+        self._metrics.requests.labels(route, method, str(status)).inc()
+        self._metrics.request_duration.labels(route, method).observe(spent_s)
+        for code in request.problems:
+            self._metrics.problems.labels(code).inc()
+        level = logging.DEBUG if route in _QUIET else logging.INFO
+        if log.isEnabledFor(level):
+            log.log(
+                level,
+                "request",
+                extra={
+                    "route": route,
+                    "method": method,
+                    "status": status,
+                    "ms": round(spent_s * 1000, 3),
+                },
+            )

@@ -1,0 +1,74 @@
+"""POST /predict, POST /predict/batch."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends
+from starlette.responses import Response
+
+from app.api import description
+from app.api.bodies import body_of, valid_items
+from app.api.deps import TracerDep, WriterDep
+from app.api.problems import problem_of
+from app.api.schemas import BatchAnswer, BatchRequest, Prediction, PredictionRequest
+
+router = APIRouter(tags=["predictions"])
+
+STORED = {"user_id": "u1", "question_id": "2362", "asked_ms": 1_700_000_060_000}
+INLINE = {
+    "question_id": "2362",
+    "history": [
+        {"question_id": "2351", "correct": True},
+        {"question_id": "2355", "correct": False},
+    ],
+    "knowledge_state": False,
+}
+
+
+@router.post(
+    "/predict",
+    summary="Predict one answer",
+    response_model=Prediction,
+    responses=description.responses(400, 404, 413, 415, 422, 429, 500, 503),
+    openapi_extra=description.body(
+        PredictionRequest, ("stored history", STORED), ("inline history", INLINE)
+    ),
+)
+async def predict(
+    body: Annotated[PredictionRequest, Depends(body_of(PredictionRequest))],
+    tracer: TracerDep,
+    write: WriterDep,
+) -> Response:
+    """How likely the user is to answer this question right, asked now.
+
+    Nothing is recorded. An unknown question or skill is answered from what is known and listed in
+    `unseen`; a user without a history is answered with the prior and flagged `cold_start`.
+    """
+    return write(await tracer.predict(body.to_ask()))
+
+
+@router.post(
+    "/predict/batch",
+    summary="Predict many answers",
+    response_model=BatchAnswer,
+    responses=description.responses(400, 413, 415, 422),
+    openapi_extra=description.body(
+        BatchRequest, ("two questions", {"items": [STORED, {**STORED, "question_id": "2351"}]})
+    ),
+)
+async def predict_batch(
+    body: Annotated[BatchRequest, Depends(body_of(BatchRequest))],
+    tracer: TracerDep,
+    write: WriterDep,
+) -> Response:
+    """Up to 1,000 predictions in one call, in the order of the items.
+
+    What is wrong with one item stands as a problem at its place and hurts no other: look for
+    `status` in each.
+    """
+    items = valid_items(body.items, PredictionRequest)
+    asks = [item.to_ask() for item in items if isinstance(item, PredictionRequest)]
+    found = iter(await tracer.predict_all(asks))
+    answers = [item if isinstance(item, Exception) else next(found) for item in items]
+    return write({"items": [problem_of(a) if isinstance(a, Exception) else a for a in answers]})

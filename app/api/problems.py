@@ -1,0 +1,213 @@
+"""Errors become `application/problem+json` (RFC 9457), here and nowhere else."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from http import HTTPStatus
+from typing import Any
+
+import orjson
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+
+from app.errors import (
+    ArtifactInvalid,
+    ModelUnknown,
+    NotReady,
+    Overloaded,
+    ProviderUnavailable,
+    RequestInvalid,
+    ScoringFailed,
+    StoreCorrupt,
+    StoreFull,
+    StoreUnavailable,
+    TracerError,
+    UserUnknown,
+)
+from app.settings import SettingsInvalid
+from app.telemetry import current_request
+
+log = logging.getLogger(__name__)
+
+MEDIA_TYPE = "application/problem+json"
+TYPE = "urn:ktserve:problem:"
+_ERRORS_SHOWN = 20
+_VALUE_SHOWN = 120  # characters
+
+
+class BodyUnreadable(TracerError):
+    """The body is not JSON in UTF-8."""
+
+    code = "body_unreadable"
+
+
+class BodyTooLarge(TracerError):
+    """The body is larger than this service accepts."""
+
+    code = "body_too_large"
+
+
+class MediaTypeUnsupported(TracerError):
+    """The body is said to be something other than JSON."""
+
+    code = "media_type_unsupported"
+
+
+class FieldsInvalid(RequestInvalid):
+    """Fields of the request are absent, unknown, mistyped or out of bounds."""
+
+    def __init__(self, errors: Sequence[Mapping[str, Any]]) -> None:
+        first = errors[0]
+        place = f"{first['in']} {first['pointer']}".rstrip()
+        more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
+        super().__init__(f"{place}: {first['detail']}{more}")
+        self.errors = list(errors[:_ERRORS_SHOWN])
+
+
+STATUS: dict[type[TracerError], int] = {
+    BodyUnreadable: 400,
+    ModelUnknown: 404,
+    UserUnknown: 404,
+    BodyTooLarge: 413,
+    MediaTypeUnsupported: 415,
+    RequestInvalid: 422,
+    FieldsInvalid: 422,
+    Overloaded: 429,
+    ScoringFailed: 500,
+    StoreCorrupt: 500,
+    ArtifactInvalid: 500,
+    ProviderUnavailable: 500,
+    SettingsInvalid: 500,
+    StoreUnavailable: 503,
+    NotReady: 503,
+    StoreFull: 507,
+}
+"""Every situation's status; a class that is not here answers as the nearest one above it."""
+
+
+def problem_of(exc: Exception) -> dict[str, Any]:
+    """Return the problem object of an exception, with its `status`.
+
+    What nobody foresaw is a 500 that tells the request id and nothing else.
+    """
+    if not isinstance(exc, TracerError):
+        return _problem(500, "internal", "The service failed in a way nobody foresaw", _APOLOGY)
+    status = next((STATUS[c] for c in type(exc).__mro__ if c in STATUS), 500)
+    title = (type(exc).__doc__ or exc.code).splitlines()[0].rstrip(".")
+    problem = _problem(status, exc.code, title, str(exc))
+    if isinstance(exc, FieldsInvalid):
+        problem["errors"] = exc.errors
+    if exc.retry_after_s is not None:
+        problem["retry_after_s"] = exc.retry_after_s
+    return problem
+
+
+def response_of(problem: Mapping[str, Any], headers: Mapping[str, str] | None = None) -> Response:
+    """Return the answer that carries a problem."""
+    headers = dict(headers or {})
+    if "retry_after_s" in problem:
+        headers["Retry-After"] = str(problem["retry_after_s"])
+    return Response(
+        orjson.dumps(problem), problem["status"], headers=headers, media_type=MEDIA_TYPE
+    )
+
+
+def fields_invalid(errors: Iterable[Mapping[str, Any]]) -> FieldsInvalid:
+    """Say what pydantic found, as places in the request, each with what would do."""
+    return FieldsInvalid([_error(e) for e in errors])
+
+
+def install(app: FastAPI) -> None:
+    """Answer every foreseen error of `app` as a problem."""
+    app.add_exception_handler(TracerError, _answer_tracer_error)
+    app.add_exception_handler(RequestValidationError, _answer_validation_error)
+    app.add_exception_handler(HTTPException, _answer_http_exception)
+
+
+async def _answer_tracer_error(_: Request, exc: Exception) -> Response:
+    problem = problem_of(exc)
+    if problem["status"] >= 500:
+        log.warning("request_failed", extra={"code": problem["code"]})
+    return response_of(problem)
+
+
+async def _answer_validation_error(_: Request, exc: Exception) -> Response:
+    assert isinstance(exc, RequestValidationError)
+    return response_of(problem_of(fields_invalid(exc.errors())))
+
+
+async def _answer_http_exception(_: Request, exc: Exception) -> Response:
+    """The router's own: no such route, or not this method."""
+    assert isinstance(exc, HTTPException)
+    title = HTTPStatus(exc.status_code).phrase
+    code = title.lower().replace(" ", "_").replace("-", "_")
+    detail = _HINTS.get(exc.status_code, exc.detail)
+    return response_of(_problem(exc.status_code, code, title, detail), exc.headers)
+
+
+_HINTS = {
+    404: "there is nothing at this path; /docs lists what there is",
+    405: "this path does not take this method; the header Allow names those it takes",
+}
+
+
+_APOLOGY = "Tell the operator the request id: the log has the rest under it."
+
+
+def _problem(status: int, code: str, title: str, detail: str) -> dict[str, Any]:
+    request = current_request.get()
+    if request:
+        request.problems.append(code)
+    return {
+        "type": TYPE + code,
+        "title": title,
+        "status": status,
+        "detail": detail,
+        "code": code,
+        "request_id": request.id if request else None,
+    }
+
+
+_WORDS = {
+    "bool_type": "true or false is expected",
+    "string_pattern_mismatch": "an id holds no control characters",
+    "model_type": "an object is expected",
+    "model_attributes_type": "an object is expected",
+    "list_type": "a list is expected",
+}
+
+
+def _error(error: Mapping[str, Any]) -> dict[str, Any]:
+    where, *loc = error["loc"] or ("body",)
+    # Branches of a union are named with a "~" in front: they are no place in the request.
+    places = [p for p in loc if not str(p).startswith("~")]
+    match error["type"]:
+        case "missing":
+            detail, value = f"{places[-1] if places else where} is needed", None
+        case "extra_forbidden":
+            detail, value = f"there is no field {_shown(places[-1])!r} here", None
+        case kind:
+            detail, value = _WORDS.get(kind, error["msg"]), _shown(error.get("input"))
+    pointer = "".join("/" + _shown(str(p)).replace("~", "~0").replace("/", "~1") for p in places)
+    return {"in": where, "pointer": pointer, "value": value, "detail": detail}
+
+
+def _shown(value: Any) -> Any:
+    """Return a value as an error can quote it: short, and always JSON."""
+    match value:
+        case str():
+            text = value.encode(errors="replace").decode()
+            return text if len(text) <= _VALUE_SHOWN else text[:_VALUE_SHOWN] + "..."
+        case bool() | None:
+            return value
+        case int():
+            return value if abs(value) < 2**53 else "a number beyond 2^53"
+        case list():
+            return f"a list of {len(value)}"
+        case dict():
+            return "an object"
+        case _:
+            return _shown(str(value))

@@ -1,0 +1,437 @@
+"""What goes over the wire. Requests are strict: no field is guessed, none is overlooked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Annotated, Any, Literal
+from urllib.parse import unquote
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    StringConstraints,
+    Tag,
+    WithJsonSchema,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
+
+from app import service
+from app.engine.model import ServedModel
+from app.records import Answer
+from app.service import Ask
+from app.store import histories
+
+MAX_ITEMS = 1000
+MAX_HISTORY = 4096
+MAX_SKILLS = 64
+LATEST_MS = 253_402_300_799_999  # the end of the year 9999
+LONGEST_MS = 86_400_000  # a day
+
+OutsideId = Annotated[
+    str,
+    StringConstraints(
+        strict=True, min_length=1, max_length=256, pattern=r"^[^\x00-\x1f\x7f-\x9f]+$"
+    ),
+]
+"""An id as a caller gives it: any text of 1 to 256 characters, none of them a control character."""
+
+SkillIds = Annotated[list[OutsideId], Field(min_length=1, max_length=MAX_SKILLS)]
+Ms = Annotated[int, Field(ge=0, le=LATEST_MS)]
+
+
+def unquoted(value: Any) -> Any:
+    """Decode a path segment once; what is not UTF-8 is refused."""
+    try:
+        return unquote(value, errors="strict")
+    except UnicodeDecodeError:
+        raise PydanticCustomError("not_utf8", "UTF-8 is expected, percent-encoded") from None
+
+
+PathId = Annotated[OutsideId, BeforeValidator(unquoted)]
+"""An outside id in a path. Any character may stand in it, percent-encoded: `%2F` is a slash."""
+
+
+class Body(BaseModel):
+    """A request's body: frozen, strict, and refusing unknown fields."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
+
+
+class Interaction(Body):
+    """One answered question."""
+
+    question_id: OutsideId = Field(description="The question answered.", examples=["q17"])
+    correct: bool = Field(description="Whether it was answered right.")
+    asked_ms: Ms | None = Field(
+        None,
+        description="When it was asked, Unix milliseconds; any clock whose differences are times.",
+        examples=[1_700_000_000_000],
+    )
+    elapsed_ms: int | None = Field(
+        None, ge=0, le=LONGEST_MS, description="Thinking time on this question.", examples=[21_000]
+    )
+    skill_ids: SkillIds | None = Field(
+        None,
+        description="The skills it exercised here; left out: the skills the model knows it by.",
+        examples=[["fractions"]],
+    )
+    event_id: OutsideId | None = Field(
+        None,
+        description="Names this answer among the user's: sent again, it is not recorded again.",
+        examples=["attempt-8812"],
+    )
+
+    def to_answer(self) -> Answer:
+        """Return the answer meant."""
+        return Answer(
+            question_id=self.question_id,
+            correct=self.correct,
+            asked_ms=self.asked_ms,
+            elapsed_ms=self.elapsed_ms,
+            skill_ids=self.skill_ids,
+            event_id=self.event_id,
+        )
+
+
+class Interactions(Body):
+    """Answers of one user, oldest first."""
+
+    interactions: list[Interaction] = Field(
+        min_length=1, max_length=MAX_ITEMS, description="Oldest first; kept all or none."
+    )
+
+
+def _branch(value: Any) -> str | None:
+    return "~flag" if isinstance(value, bool) else "~list" if isinstance(value, list) else None
+
+
+KnowledgeStateWanted = Annotated[
+    Annotated[bool, Tag("~flag")]
+    | Annotated[list[OutsideId], Field(max_length=MAX_HISTORY), Tag("~list")],
+    Discriminator(
+        _branch,
+        custom_error_type="knowledge_state_type",
+        custom_error_message="true, false or a list of skill ids is expected",
+    ),
+]
+
+
+class PredictionRequest(Body):
+    """A question put to a user."""
+
+    user_id: OutsideId | None = Field(
+        None,
+        description="Whose stored history to stand on; not needed with an inline `history`.",
+        examples=["u1"],
+    )
+    question_id: OutsideId = Field(description="The question to be asked.", examples=["q17"])
+    model: OutsideId | None = Field(
+        None,
+        description="The model that predicts; see GET /models for the default.",
+        examples=["last_query"],
+    )
+    asked_ms: Ms | None = Field(
+        None,
+        description="When it will be asked, on the clock of the history; left out: not known.",
+        examples=[1_700_000_060_000],
+    )
+    skill_ids: SkillIds | None = Field(
+        None,
+        description="The skills it will exercise; left out: the skills the model knows it by.",
+        examples=[["fractions"]],
+    )
+    history: list[Interaction] | None = Field(
+        None,
+        max_length=MAX_HISTORY,
+        description="Stand on these answers, oldest first, instead of the stored ones. "
+        "Nothing is read and nothing is kept.",
+    )
+    knowledge_state: KnowledgeStateWanted = Field(
+        True, description="false leaves it out; a list of skill ids limits it to these."
+    )
+
+    @model_validator(mode="after")
+    def _stands_on_something(self) -> PredictionRequest:
+        if self.user_id is None and self.history is None:
+            raise PydanticCustomError(
+                "user_id_needed", "user_id is needed where no history is given"
+            )
+        return self
+
+    def to_ask(self) -> Ask:
+        """Return the ask meant."""
+        return Ask(
+            user_id=self.user_id,
+            question_id=self.question_id,
+            model=self.model,
+            asked_ms=self.asked_ms,
+            skill_ids=self.skill_ids,
+            history=None if self.history is None else [i.to_answer() for i in self.history],
+            knowledge_state=self.knowledge_state,
+        )
+
+
+class BatchRequest(Body):
+    """Up to 1,000 questions put to any users."""
+
+    # Items are validated one by one, so that a bad one stands as an error at its own place.
+    items: Annotated[
+        list[Any],
+        Field(min_length=1, max_length=MAX_ITEMS),
+        WithJsonSchema(
+            {
+                "type": "array",
+                "minItems": 1,
+                "maxItems": MAX_ITEMS,
+                "items": {"$ref": "#/components/schemas/PredictionRequest"},
+            }
+        ),
+    ]
+
+
+class Unseen(BaseModel):
+    """An id that the model has never seen."""
+
+    kind: Literal["question", "skill"]
+    id: str
+
+
+class ModelRef(BaseModel):
+    """Which artifact an answer comes from."""
+
+    name: str = Field(examples=["last_query"])
+    version: str = Field(examples=["1"])
+
+
+class Prediction(BaseModel):
+    """How likely the user is to answer right, and what that stands on."""
+
+    p_correct: float = Field(ge=0, le=1, description="Chance of a right answer.", examples=[0.731])
+    knowledge_state: dict[str, float] | None = Field(
+        description="Skill id to the chance of a right answer now, from the knowledge model, "
+        "whichever model predicts; null when not wanted."
+    )
+    model: ModelRef
+    history_length: int = Field(description="Interactions kept of this user, or given inline.")
+    truncated: bool = Field(
+        description="Part of the history took no part: it is longer than the model's window, "
+        "or the store has dropped its oldest answers."
+    )
+    cold_start: bool = Field(description="There was no history: the answer is the model's prior.")
+    unseen: list[Unseen] = Field(description="Ids of the request that the model does not know.")
+
+
+class FieldError(BaseModel):
+    """One place of a request that is not valid."""
+
+    in_: Literal["body", "path", "query"] = Field(alias="in")
+    pointer: str = Field(
+        description="JSON pointer to the place.", examples=["/items/3/question_id"]
+    )
+    value: str | int | bool | None = Field(description="What stood there, shortened.")
+    detail: str = Field(description="What would do.")
+
+
+class Problem(BaseModel):
+    """What went wrong (RFC 9457)."""
+
+    type: str = Field(description="Stable name of the kind of problem.")
+    title: str
+    status: int
+    detail: str = Field(description="This case: the value, and what would do.")
+    code: str = Field(description="The last part of `type`.")
+    request_id: str | None = Field(description="Finds the request in the log.")
+    errors: list[FieldError] | None = Field(
+        None, description="With code request_invalid: the first places that are not valid."
+    )
+    retry_after_s: int | None = Field(None, description="When it makes sense to try again.")
+
+
+class BatchAnswer(BaseModel):
+    """One prediction or problem for each item, in order; a problem has a `status`."""
+
+    items: list[Prediction | Problem]
+
+
+class Recorded(BaseModel):
+    """What one call has recorded."""
+
+    @staticmethod
+    def content_of(done: histories.Recorded) -> dict[str, Any]:
+        """Return the JSON content."""
+        return {
+            "recorded": done.recorded,
+            "duplicates": done.duplicates,
+            "history_length": done.length,
+        }
+
+    recorded: int = Field(description="Answers added.")
+    duplicates: int = Field(description="Answers left out: their event_id was there already.")
+    history_length: int = Field(description="Interactions kept of this user now.")
+
+
+class NumberedInteraction(BaseModel):
+    """One kept interaction."""
+
+    number: int = Field(description="Counted from the user's very first answer, which is 0.")
+    question_id: str | None = Field(description="null where the store has lost the text.")
+    skill_ids: list[str] | None = Field(description="As named when recorded; null: none were.")
+    correct: bool
+    asked_ms: int | None
+    elapsed_ms: int | None
+
+
+class InteractionPage(BaseModel):
+    """A run of kept interactions, oldest first."""
+
+    @staticmethod
+    def content_of(listing: service.Listing) -> dict[str, Any]:
+        """Return the JSON content."""
+        return {
+            "interactions": [
+                {"number": number, **answer._asdict()}
+                for number, answer in enumerate(listing.answers, listing.first)
+            ],
+            "next": listing.next,
+            "history_length": listing.history_length,
+        }
+
+    interactions: list[NumberedInteraction]
+    next: int | None = Field(description="`start` of the next page; null at the end.")
+    history_length: int = Field(description="Interactions kept of this user.")
+
+
+class SkillState(BaseModel):
+    """One skill of a knowledge state."""
+
+    id: str
+    name: str | None = Field(description="null where the training data has no name for it.")
+    probability: float = Field(ge=0, le=1, description="Chance of a right answer now.")
+    answers: int = Field(description="Kept interactions that touched the skill.")
+
+
+class KnowledgeState(BaseModel):
+    """Every skill of the knowledge model."""
+
+    @staticmethod
+    def content_of(state: service.KnowledgeState) -> dict[str, Any]:
+        """Return the JSON content."""
+        columns = (state.skill_ids, state.names, state.probabilities, state.answers)
+        return {
+            "skills": [
+                {"id": skill_id, "name": name, "probability": p, "answers": answers}
+                for skill_id, name, p, answers in zip(*columns, strict=True)
+            ],
+            "as_of": state.as_of,
+            "history_length": state.history_length,
+            "truncated": state.truncated,
+            "cold_start": state.cold_start,
+            "model": state.model,
+        }
+
+    skills: list[SkillState]
+    as_of: int | None = Field(
+        description="`asked_ms` of the newest interaction; null where there is none or no time."
+    )
+    history_length: int
+    truncated: bool
+    cold_start: bool = Field(description="Nothing is kept of this user: this is the prior.")
+    model: ModelRef
+
+
+class Deleted(BaseModel):
+    """Whether there was anything to delete."""
+
+    deleted: bool
+
+
+class ModelSummary(BaseModel):
+    """One artifact served."""
+
+    @staticmethod
+    def content_of(model: ServedModel, default: str, knowledge: str) -> dict[str, Any]:
+        """Return the JSON content; `default` and `knowledge` name models with these duties."""
+        manifest = model.manifest
+        return {
+            "name": model.name,
+            "version": model.version,
+            "network": manifest.network,
+            "is_default": model.name == default,
+            "is_knowledge_model": model.name == knowledge,
+            "window_length": model.window.length,
+            "n_questions": manifest.n_questions,
+            "n_skills": manifest.n_skills,
+            "metrics": manifest.metrics,
+        }
+
+    name: str
+    version: str
+    network: str
+    is_default: bool = Field(description="Predicts where a request names no model.")
+    is_knowledge_model: bool = Field(description="Gives every knowledge state.")
+    window_length: int = Field(description="Answers looked at, and the question itself, at most.")
+    n_questions: int
+    n_skills: int
+    metrics: Mapping[str, Any] = Field(description="On held-out learners.")
+
+
+class ModelList(BaseModel):
+    """Every artifact served."""
+
+    models: list[ModelSummary]
+
+
+class ModelDetail(BaseModel):
+    """One artifact: what it is, and how good."""
+
+    @staticmethod
+    def content_of(model: ServedModel) -> dict[str, Any]:
+        """Return the JSON content."""
+        return {
+            "name": model.name,
+            "version": model.version,
+            "manifest": asdict(model.manifest),
+            "card": model.card,
+        }
+
+    name: str
+    version: str
+    manifest: Mapping[str, Any] = Field(description="`manifest.json` of the artifact.")
+    card: str = Field(description="The model card, Markdown.")
+
+
+class Liveness(BaseModel):
+    """Whether the process should go on living."""
+
+    alive: bool
+    stuck_s: float | None = Field(
+        description="Age of the oldest run that has not come back, 0 for none; null: for ever."
+    )
+
+
+class Readiness(BaseModel):
+    """Whether requests may come, and the parts that decide it."""
+
+    @staticmethod
+    def content_of(found: service.Readiness) -> dict[str, Any]:
+        """Return the JSON content."""
+        return {
+            "ready": found.is_ready,
+            "reasons": found.reasons,
+            "draining": found.draining,
+            "models": found.models,
+            "provider": found.provider,
+            "store": found.store,
+        }
+
+    ready: bool
+    reasons: list[str] = Field(description="Why not.")
+    draining: bool
+    models: list[ModelRef]
+    provider: Mapping[str, Any] = Field(description="Requested, effective, and why they differ.")
+    store: Mapping[str, Any]

@@ -1,0 +1,54 @@
+"""What the engine tells of its work, counted."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from app.telemetry import Metrics
+
+
+class EngineMeter:
+    """An `app.engine.observer.Observer` that keeps the engine's metrics."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+
+    def opened(
+        self, requested: str, effective: str, models: Sequence[tuple[str, str, str]]
+    ) -> None:
+        """The engine serves `models` (name, version, network) on a provider."""
+        self._metrics.provider.labels(requested, effective).set(1)
+        is_fallback = requested == "auto" and effective == "cpu"
+        self._metrics.provider_fallback.set(is_fallback)
+        for model in models:
+            self._metrics.model.labels(*model).set(1)
+
+    def queue_changed(self, model: str, waiting: int) -> None:
+        """So many windows wait for a run now."""
+        self._metrics.queue_items.labels(model).set(waiting)
+
+    def refused(self, model: str) -> None:
+        """A window was refused: the queue is full."""
+        self._metrics.queue_refused.labels(model).inc()
+
+    def abandoned(self, model: str) -> None:
+        """A caller left before the run of its window began; it is not run."""
+        self._metrics.abandoned.labels(model).inc()
+
+    def failed(self, model: str) -> None:
+        """No run could answer a window."""
+        self._metrics.scoring_failed.labels(model).inc()
+
+    def batch_ran(
+        self,
+        model: str,
+        items: int,
+        padded_places: int,
+        real_places: int,
+        wait_s: float,
+        run_s: float,
+    ) -> None:
+        """A run answered `items` windows; the one that came first had waited `wait_s`."""
+        del wait_s, run_s  # timed for each request, as stages
+        self._metrics.batch_items.labels(model).observe(items)
+        self._metrics.batch_padding_ratio.labels(model).observe(padded_places / real_places)

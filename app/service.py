@@ -1,0 +1,457 @@
+"""The use cases of the service: record, predict, tell the knowledge state, give back, forget.
+
+A tracer speaks outside ids above and a model's integers below. It knows no HTTP and no bytes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from app.engine.engine import Engine
+from app.engine.model import Scored, ServedModel
+from app.errors import (
+    ArtifactInvalid,
+    ModelUnknown,
+    RequestInvalid,
+    StoreUnavailable,
+    TracerError,
+)
+from app.records import Answer, KeptAnswer, answers_of, members_of, records_of
+from app.settings import Settings
+from app.store.histories import Histories, Recorded
+from app.telemetry import Metrics
+from models.contract.interaction import NO_KEY, UNKNOWN_MS, Query, key_of
+from models.contract.vocabulary import FIRST, UNSEEN, Vocabulary
+from models.contract.window import History, Window, window_of, window_start
+
+_DECIMALS = 7  # what a float32 holds
+_SETS_KEPT = 65_536
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ask:
+    """A question put to a user, and what the caller wants to know."""
+
+    question_id: str
+    user_id: str | None = None  # None only with a history of its own
+    model: str | None = None
+    asked_ms: int | None = None
+    skill_ids: Sequence[str] | None = None
+    history: Sequence[Answer] | None = None  # instead of the stored one
+    knowledge_state: bool | Sequence[str] = True  # or only these skills
+
+
+@dataclass(frozen=True, slots=True)
+class Unseen:
+    """An id of the request that the model does not know."""
+
+    kind: str  # question or skill
+    id: str
+
+
+@dataclass(frozen=True, slots=True)
+class ModelRef:
+    """Which artifact an answer comes from."""
+
+    name: str
+    version: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prediction:
+    """How likely the user is to answer right, and what that stands on."""
+
+    p_correct: float
+    knowledge_state: dict[str, float] | None  # skill id -> probability
+    model: ModelRef
+    history_length: int
+    truncated: bool  # part of the history did not take part
+    cold_start: bool  # there was no history
+    unseen: list[Unseen]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KnowledgeState:
+    """The chance of a right answer now, for every skill of the knowledge model."""
+
+    skill_ids: Sequence[str]
+    names: Sequence[str | None]
+    probabilities: list[float]
+    answers: list[int]  # kept interactions that touched the skill
+    as_of: int | None  # asked_ms of the newest interaction
+    model: ModelRef
+    history_length: int
+    truncated: bool
+    cold_start: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listing:
+    """A run of kept interactions, oldest first; `first` is the number of the first one."""
+
+    answers: list[KeptAnswer]
+    first: int
+    next: int | None
+    history_length: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Readiness:
+    """Whether requests may come, and the parts that decide it."""
+
+    reasons: list[str]  # why not; empty when ready
+    draining: bool
+    models: list[ModelRef]
+    provider: Mapping[str, Any]
+    store: Mapping[str, Any]
+
+    @property
+    def is_ready(self) -> bool:
+        """Nothing speaks against it."""
+        return not self.reasons
+
+
+@dataclass(slots=True, kw_only=True)
+class _Past:
+    """The interactions that predictions stand on, encoded once for each vocabulary."""
+
+    interactions: NDArray[np.void]  # INTERACTION
+    dropped: int  # older ones, not in the array
+    length: int  # kept, in the array or not
+    sets: Mapping[int, Sequence[int]]  # members of the skill sets that no vocabulary knows
+    read: dict[str, History] = field(default_factory=dict)
+    knowledge: asyncio.Task[Scored] | None = None
+
+    @property
+    def is_empty(self) -> bool:
+        return self.length == 0
+
+    def history(self, vocabulary: Vocabulary) -> History:
+        known = self.read.get(vocabulary.fingerprint)
+        if known is None:
+            known = vocabulary.read(self.interactions, dropped=self.dropped, sets=self.sets)
+            self.read[vocabulary.fingerprint] = known
+        return known
+
+    def window(self, model: ServedModel, query: Query) -> Window:
+        rule = model.window
+        history = self.history(model.vocabulary)
+        return window_of(history, query, length=rule.length, cut=rule.cut)
+
+    def is_truncated(self, model: ServedModel) -> bool:
+        total = self.dropped + len(self.interactions)
+        return max(self.dropped, window_start(total, model.window.length, model.window.cut)) > 0
+
+
+class Tracer:
+    """Everything the service does for a caller.
+
+    Methods raise `ModelUnknown`, `Overloaded`, `ScoringFailed` and the store's errors.
+    """
+
+    def __init__(
+        self, engine: Engine, histories: Histories, settings: Settings, metrics: Metrics
+    ) -> None:
+        """Raise `ArtifactInvalid` where the default or the knowledge model cannot be had."""
+        self._engine = engine
+        self._histories = histories
+        self._metrics = metrics
+        self._kept = settings.history_max_items
+        self._sets: dict[int, tuple[int, ...]] = {}
+        self._draining = False
+        self._default = _required(engine, settings.default_model, "KT_DEFAULT_MODEL")
+        self._knowledge = _required(engine, settings.knowledge_model, "KT_KNOWLEDGE_MODEL")
+        if not self._knowledge.has_knowledge_state:
+            raise ArtifactInvalid(
+                f"KT_KNOWLEDGE_MODEL={settings.knowledge_model!r} has no knowledge state; "
+                "name a model whose graph gives one"
+            )
+
+    # -- answers in ----------------------------------------------------------------------------
+
+    async def record(self, user_id: str, answers: Sequence[Answer]) -> Recorded:
+        """Keep answers, all or none; one whose event id is there already is left out."""
+        records = records_of(answers)
+        with self._metrics.stage("store_write"), self._watched():
+            done = await self._histories.append(user_id, records.interactions, records.texts)
+        self._metrics.recorded.inc(done.recorded)
+        self._metrics.duplicates.inc(done.duplicates)
+        return done
+
+    async def listing(self, user_id: str, start: int, limit: int) -> Listing:
+        """Return up to `limit` kept interactions from number `start` on; none for a new user."""
+        with self._metrics.stage("store_read"), self._watched():
+            page = await self._histories.page(user_id, start, limit)
+            keys = np.union1d(page.interactions["question_key"], page.interactions["skills_key"])
+            texts = await self._histories.texts(keys[keys != NO_KEY].tolist()) if len(keys) else {}
+        return Listing(
+            answers=answers_of(page.interactions, texts),
+            first=page.first,
+            next=page.next,
+            history_length=page.length,
+        )
+
+    async def forget(self, user_id: str) -> bool:
+        """Delete everything kept of a user; True if there was anything."""
+        with self._metrics.stage("store_write"), self._watched():
+            existed = await self._histories.forget(user_id)
+        if existed:
+            self._metrics.forgotten.inc()
+        return existed
+
+    # -- probabilities out ---------------------------------------------------------------------
+
+    async def predict(self, ask: Ask) -> Prediction:
+        """Return how likely the user is to answer the question right, asked now."""
+        model = self._model(ask)
+        return await self._predict(ask, model, await self._past(ask, self._needed(ask, model)))
+
+    async def predict_all(self, asks: Sequence[Ask]) -> list[Prediction | Exception]:
+        """Return a prediction or an error for each ask, in order.
+
+        Asks of one user share one read of the store and one run of the knowledge model.
+        """
+        reads: dict[str, asyncio.Task[_Past]] = {}
+
+        async def one(ask: Ask) -> Prediction:
+            model = self._model(ask)
+            if ask.history is not None or ask.user_id is None:
+                past = await self._past(ask, self._needed(ask, model))
+            else:
+                if ask.user_id not in reads:
+                    reads[ask.user_id] = asyncio.create_task(self._past(ask, self.models))
+                past = await reads[ask.user_id]
+            return await self._predict(ask, model, past)
+
+        done = await asyncio.gather(*map(one, asks), return_exceptions=True)
+        for result in done:
+            if isinstance(result, BaseException) and not isinstance(result, Exception):
+                raise result
+        return done  # type: ignore[return-value]
+
+    async def knowledge_state(self, user_id: str) -> KnowledgeState:
+        """Return every skill's probability; a user never seen gets the network's start state."""
+        model, vocabulary = self._knowledge, self._knowledge.vocabulary
+        past = await self._stored(user_id, self._kept, [model])
+        scored = await self._knowledge_of(past)
+        touched = np.bincount(
+            past.history(vocabulary).skills.ravel(), minlength=vocabulary.n_skills
+        )
+        newest = past.interactions["asked_ms"][-1:].tolist()
+        return KnowledgeState(
+            skill_ids=vocabulary.skill_ids,
+            names=[vocabulary.skill_names.get(s) for s in vocabulary.skill_ids],
+            probabilities=_rounded(scored.knowledge_state),
+            answers=touched[FIRST:].tolist(),
+            as_of=newest[0] if newest and newest[0] != UNKNOWN_MS else None,
+            model=_ref(model),
+            history_length=past.length,
+            truncated=past.is_truncated(model),
+            cold_start=past.is_empty,
+        )
+
+    # -- about the service itself --------------------------------------------------------------
+
+    @property
+    def models(self) -> list[ServedModel]:
+        """Every model served, by name."""
+        return [self._engine.models[name] for name in sorted(self._engine.models)]
+
+    @property
+    def default_model(self) -> str:
+        """The model of an ask that names none."""
+        return self._default.name
+
+    @property
+    def knowledge_model(self) -> str:
+        """The model whose vector is the knowledge state."""
+        return self._knowledge.name
+
+    def model(self, name: str) -> ServedModel:
+        """Return a served model by name."""
+        return self._engine.model(name)
+
+    def drain(self) -> None:
+        """Say from now on that the service is not ready; requests are answered still."""
+        self._draining = True
+
+    def stuck_s(self) -> float:
+        """Return the age of the oldest run that has not come back; 0 for none."""
+        stuck_s = self._engine.stuck_s()
+        self._metrics.stuck.set(stuck_s)
+        return stuck_s
+
+    async def readiness(self) -> Readiness:
+        """Ask the store, and say whether requests may come."""
+        reasons = ["draining"] if self._draining else []
+        store = {**self._histories.describe(), "answers": True}
+        try:
+            with self._watched():
+                await self._histories.ping()
+        except TracerError as exc:
+            reasons.append(f"store: {exc}")
+            store["answers"] = False
+        self._metrics.ready.set(not reasons)
+        provider = self._engine.provider
+        return Readiness(
+            reasons=reasons,
+            draining=self._draining,
+            models=[_ref(m) for m in self.models],
+            provider={
+                "requested": provider.requested,
+                "effective": provider.effective,
+                "fallback_reason": provider.fallback_reason,
+            },
+            store=store,
+        )
+
+    # -- inside --------------------------------------------------------------------------------
+
+    def _model(self, ask: Ask) -> ServedModel:
+        return self._default if ask.model is None else self._engine.model(ask.model)
+
+    def _needed(self, ask: Ask, model: ServedModel) -> list[ServedModel]:
+        return [model] if ask.knowledge_state is False else [model, self._knowledge]
+
+    async def _past(self, ask: Ask, models: Sequence[ServedModel]) -> _Past:
+        if ask.history is None:
+            if ask.user_id is None:
+                raise RequestInvalid("user_id is missing; give it, or a history of its own")
+            return await self._stored(ask.user_id, max(m.window.length for m in models), models)
+        records = records_of(ask.history)
+        return _Past(
+            interactions=records.interactions,
+            dropped=0,
+            length=len(records.interactions),
+            sets=_members(self._unknown_sets(records.interactions, models), records.texts),
+        )
+
+    async def _stored(self, user_id: str, last: int, models: Sequence[ServedModel]) -> _Past:
+        with self._metrics.stage("store_read"), self._watched():
+            stored = await self._histories.read(user_id, last)
+            sets = await self._named_sets(self._unknown_sets(stored.interactions, models))
+        return _Past(
+            interactions=stored.interactions,
+            dropped=stored.dropped,
+            length=stored.length,
+            sets=sets,
+        )
+
+    def _unknown_sets(
+        self, interactions: NDArray[np.void], models: Sequence[ServedModel]
+    ) -> set[int]:
+        vocabularies = {m.vocabulary.fingerprint: m.vocabulary for m in models}
+        return {k for v in vocabularies.values() for k in v.unknown_sets(interactions).tolist()}
+
+    async def _named_sets(self, keys: set[int]) -> dict[int, tuple[int, ...]]:
+        """Return the members of skill sets; what a key stands for never changes, so it is kept."""
+        if missing := keys - self._sets.keys():
+            if len(self._sets) + len(missing) > _SETS_KEPT:
+                self._sets.clear()
+                missing = keys
+            self._sets |= _members(missing, await self._histories.texts(missing))
+        return {k: self._sets[k] for k in keys if k in self._sets}
+
+    async def _predict(self, ask: Ask, model: ServedModel, past: _Past) -> Prediction:
+        vocabulary = model.vocabulary
+        asked_ms = UNKNOWN_MS if ask.asked_ms is None else ask.asked_ms
+        query = vocabulary.query(ask.question_id, ask.skill_ids, asked_ms)
+        with self._metrics.stage("window"):
+            window = past.window(model, query)
+        wanted = ask.knowledge_state is not False
+        if wanted and model is not self._knowledge:
+            scored, knowing = await asyncio.gather(
+                self._score(model, window), self._knowledge_of(past)
+            )
+        else:
+            scored = knowing = await self._score(model, window)
+        unseen = _unseen_of(ask, query, vocabulary)
+        state = None
+        if wanted:
+            state, unknown = self._selected(knowing, ask.knowledge_state)
+            unseen += [u for u in unknown if u not in unseen]
+        self._metrics.predictions.labels(model.name, str(past.is_empty).lower()).inc()
+        self._metrics.history_length.observe(past.length)
+        for unknown_id in unseen:
+            self._metrics.unseen.labels(unknown_id.kind).inc()
+        return Prediction(
+            p_correct=round(float(scored.p_correct), _DECIMALS),
+            knowledge_state=state,
+            model=_ref(model),
+            history_length=past.length,
+            truncated=past.is_truncated(model),
+            cold_start=past.is_empty,
+            unseen=unseen,
+        )
+
+    async def _knowledge_of(self, past: _Past) -> Scored:
+        """Run the knowledge model once a past, however many asks share it."""
+        if past.knowledge is None:
+            # The vector speaks of the state before any question: this one is nobody's.
+            query = Query(question=UNSEEN, skills=(UNSEEN,))
+            with self._metrics.stage("window"):
+                window = past.window(self._knowledge, query)
+            past.knowledge = asyncio.create_task(self._score(self._knowledge, window))
+        return await past.knowledge
+
+    async def _score(self, model: ServedModel, window: Window) -> Scored:
+        scored = await model.score(window)
+        self._metrics.waited("queue", scored.queued_s)
+        self._metrics.waited("run", scored.run_s)
+        return scored
+
+    def _selected(
+        self, scored: Scored, wanted: bool | Sequence[str]
+    ) -> tuple[dict[str, float], list[Unseen]]:
+        vocabulary = self._knowledge.vocabulary
+        values = _rounded(scored.knowledge_state)
+        if isinstance(wanted, bool):
+            return dict(zip(vocabulary.skill_ids, values, strict=True)), []
+        places = {s: vocabulary.skill_of(s) for s in wanted}
+        known = {s: values[p - FIRST] for s, p in places.items() if p != UNSEEN}
+        return known, [Unseen("skill", s) for s, p in places.items() if p == UNSEEN]
+
+    @contextmanager
+    def _watched(self) -> Iterator[None]:
+        """Note whether the store answers."""
+        try:
+            yield
+        except StoreUnavailable:
+            self._metrics.store_up.set(0)
+            raise
+        self._metrics.store_up.set(1)
+
+
+def _required(engine: Engine, name: str, setting: str) -> ServedModel:
+    try:
+        return engine.model(name)
+    except ModelUnknown as exc:
+        raise ArtifactInvalid(f"{setting}={name!r}: {exc}") from exc
+
+
+def _ref(model: ServedModel) -> ModelRef:
+    return ModelRef(model.name, model.version)
+
+
+def _rounded(vector: NDArray[np.float32] | None) -> list[float]:
+    assert vector is not None, "the knowledge model gives a vector: it was asked at the start"
+    values: list[float] = np.round(vector.astype(np.float64), _DECIMALS).tolist()
+    return values
+
+
+def _members(keys: Iterable[int], texts: Mapping[int, str]) -> dict[int, tuple[int, ...]]:
+    """Return the keys of the members of each set whose text is known."""
+    return {k: tuple(map(key_of, members_of(texts[k]))) for k in keys if k in texts}
+
+
+def _unseen_of(ask: Ask, query: Query, vocabulary: Vocabulary) -> list[Unseen]:
+    unseen = [Unseen("question", ask.question_id)] if query.question == UNSEEN else []
+    named = dict.fromkeys(ask.skill_ids or ())
+    return unseen + [Unseen("skill", s) for s in named if vocabulary.skill_of(s) == UNSEEN]

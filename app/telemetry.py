@@ -1,0 +1,208 @@
+"""What the service says about itself: metrics, the stages of a request, JSON log lines.
+
+No line and no label ever holds a user id, a question id or an answer.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from time import perf_counter
+from types import TracebackType
+from typing import IO, Any
+
+import orjson
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    disable_created_metrics,
+)
+from prometheus_client.gc_collector import GCCollector
+from prometheus_client.process_collector import ProcessCollector
+
+STAGES = ("store_read", "store_write", "window", "queue", "run", "serialize")
+"""Where the time of a request goes; each is one observation an operation, not a request."""
+
+_DURATIONS_S = (
+    *(0.0001, 0.00025, 0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03),
+    *(0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0),
+)
+_ITEMS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
+_HISTORY = (0, 1, 5, 20, 50, 100, 200, 500, 1000, 2000, 4096)
+_RATIOS = (1.0, 1.1, 1.25, 1.5, 2.0, 3.0, 5.0, 10.0)
+
+
+@dataclass(slots=True)
+class Request:
+    """What is known of the request under way in this task."""
+
+    id: str
+    stages_s: dict[str, float] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)  # codes of those told in the answer
+
+    @property
+    def server_timing(self) -> str:
+        """The value of a `Server-Timing` header."""
+        return ", ".join(f"{k};dur={v * 1000:.3f}" for k, v in self.stages_s.items())
+
+
+current_request: ContextVar[Request | None] = ContextVar("current_request", default=None)
+
+
+class Metrics:
+    """Every metric of one application, in a registry of its own."""
+
+    def __init__(self) -> None:
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # a third more series, of no use
+        self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
+        GCCollector(registry=self.registry)
+        self.requests = self._counter(
+            "kt_requests", "Requests answered.", "route", "method", "code"
+        )
+        self.request_duration = self._histogram(
+            "kt_request_duration_seconds",
+            "Time from a request's head to the end of its answer.",
+            _DURATIONS_S,
+            "route",
+            "method",
+        )
+        self.in_progress = self._gauge("kt_requests_in_progress", "Requests being answered now.")
+        self.problems = self._counter("kt_problems", "Problems answered.", "code")
+        self.stage_duration = self._histogram(
+            "kt_stage_duration_seconds", "Time of one stage of a request.", _DURATIONS_S, "stage"
+        )
+        self.predictions = self._counter(
+            "kt_predictions", "Predictions answered.", "model", "cold_start"
+        )
+        self.unseen = self._counter(
+            "kt_unseen", "Ids in a prediction's request that the model does not know.", "kind"
+        )
+        self.history_length = self._histogram(
+            "kt_history_length", "Interactions a prediction could stand on.", _HISTORY
+        )
+        self.recorded = self._counter("kt_interactions_recorded", "Interactions recorded.")
+        self.duplicates = self._counter(
+            "kt_interactions_duplicate", "Interactions left out: their event id was there already."
+        )
+        self.forgotten = self._counter("kt_users_forgotten", "Users deleted.")
+        self.batch_items = self._histogram(
+            "kt_batch_items", "Windows that shared one run.", _ITEMS, "model"
+        )
+        self.batch_padding_ratio = self._histogram(
+            "kt_batch_padding_ratio", "Places run over places filled, of one run.", _RATIOS, "model"
+        )
+        self.queue_items = self._gauge("kt_queue_items", "Windows waiting for a run.", "model")
+        self.queue_refused = self._counter(
+            "kt_queue_refused", "Windows refused because the queue was full.", "model"
+        )
+        self.abandoned = self._counter(
+            "kt_queue_abandoned", "Windows whose caller left before their run began.", "model"
+        )
+        self.scoring_failed = self._counter(
+            "kt_scoring_failed", "Windows that no run could answer.", "model"
+        )
+        self.stuck = self._gauge(
+            "kt_run_stuck_seconds", "Age of the oldest run that has not come back, 0 for none."
+        )
+        self.store_up = self._gauge("kt_store_up", "1 while the store answers.")
+        self.ready = self._gauge("kt_ready", "1 while /readyz says ready.")
+        self.provider = self._gauge(
+            "kt_provider_info",
+            "Execution provider, as asked for and as had.",
+            "requested",
+            "effective",
+        )
+        self.provider_fallback = self._gauge(
+            "kt_provider_fallback", "1 where the provider had is not the one hoped for."
+        )
+        self.model = self._gauge(
+            "kt_model_info", "Artifacts served.", "model", "version", "network"
+        )
+        for stage in STAGES:
+            self.stage_duration.labels(stage)
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Time a stage; stages that run one after the other add up in the request's own sum."""
+        started = perf_counter()
+        try:
+            yield
+        finally:
+            spent_s = perf_counter() - started
+            self.stage_duration.labels(name).observe(spent_s)
+            if request := current_request.get():
+                request.stages_s[name] = request.stages_s.get(name, 0.0) + spent_s
+
+    def waited(self, name: str, spent_s: float) -> None:
+        """Note a stage timed elsewhere; of several at one time a request keeps the longest."""
+        self.stage_duration.labels(name).observe(spent_s)
+        if request := current_request.get():
+            request.stages_s[name] = max(request.stages_s.get(name, 0.0), spent_s)
+
+    def _counter(self, name: str, text: str, *labels: str) -> Counter:
+        return Counter(name, text, labels, registry=self.registry)
+
+    def _gauge(self, name: str, text: str, *labels: str) -> Gauge:
+        return Gauge(name, text, labels, registry=self.registry)
+
+    def _histogram(
+        self, name: str, text: str, buckets: tuple[float, ...], *labels: str
+    ) -> Histogram:
+        return Histogram(name, text, labels, buckets=buckets, registry=self.registry)
+
+
+_STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "color_message"}
+
+
+class JsonLines(logging.Formatter):
+    """One JSON object a line: the event, its fields, the id of the request.
+
+    Of an exception it tells the type and the places, and the message at level debug only: messages
+    quote values, and values are personal data.
+    """
+
+    converter = staticmethod(time.gmtime)
+
+    def __init__(self, *, messages: bool = False) -> None:
+        super().__init__()
+        self._messages = messages
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line."""
+        line: dict[str, Any] = {
+            "at": f"{self.formatTime(record, '%Y-%m-%dT%H:%M:%S')}.{int(record.msecs):03d}Z",
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "event": record.getMessage(),
+        }
+        if request := current_request.get():
+            line["request_id"] = request.id
+        line |= {k: v for k, v in vars(record).items() if k not in _STANDARD}
+        if record.exc_info and record.exc_info[1] is not None:
+            line["error"] = type(record.exc_info[1]).__name__
+            line["trace"] = _places(record.exc_info[2])
+            if self._messages:
+                line["message"] = str(record.exc_info[1])
+        return orjson.dumps(line, default=str, option=orjson.OPT_NON_STR_KEYS).decode()
+
+
+def _places(tb: TracebackType | None) -> list[str]:
+    return [f"{f.filename}:{f.lineno} {f.name}" for f in traceback.extract_tb(tb)]
+
+
+def log_to(stream: IO[str] | None = None, *, level: str = "info") -> None:
+    """Send every log line of this process to `stream` (standard error) as JSON."""
+    handler = logging.StreamHandler(stream or sys.stderr)
+    handler.setFormatter(JsonLines(messages=level == "debug"))
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(level.upper())
