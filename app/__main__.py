@@ -16,6 +16,7 @@ from contextlib import suppress
 from types import FrameType
 from typing import Any
 
+import orjson
 import uvicorn
 
 from app import __version__
@@ -49,7 +50,10 @@ class Server(uvicorn.Server):
 
 def main(arguments: list[str] | None = None) -> int:
     """Serve; return the exit code."""
-    _parser().parse_args(arguments)
+    if _parser().parse_args(arguments).openapi:
+        document = create_app(Settings.from_env({})).openapi()
+        print(orjson.dumps(document, option=orjson.OPT_INDENT_2).decode())
+        return 0
     try:
         settings = Settings.from_env()
     except SettingsInvalid as exc:
@@ -98,6 +102,7 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"ktserve {__version__}")
+    parser.add_argument("--openapi", action="store_true", help="print the OpenAPI document")
     return parser
 
 

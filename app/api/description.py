@@ -57,6 +57,8 @@ def complete(app: FastAPI) -> None:
                 schema = model.model_json_schema(ref_template=REF + "{model}")
                 schemas.update(schema.pop("$defs", {}))
                 schemas[model.__name__] = schema
+            of_batch = schemas[BatchRequest.__name__]["properties"]["items"]
+            of_batch["items"] = {"$ref": REF + PredictionRequest.__name__}
             # Refusals are problems: FastAPI's own form of them is never sent.
             for unused in ("HTTPValidationError", "ValidationError"):
                 schemas.pop(unused, None)

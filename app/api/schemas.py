@@ -15,7 +15,6 @@ from pydantic import (
     Field,
     StringConstraints,
     Tag,
-    WithJsonSchema,
     model_validator,
 )
 from pydantic_core import PydanticCustomError
@@ -180,18 +179,7 @@ class BatchRequest(Body):
     """Up to 1,000 questions put to any users."""
 
     # Items are validated one by one, so that a bad one stands as an error at its own place.
-    items: Annotated[
-        list[Any],
-        Field(min_length=1, max_length=MAX_ITEMS),
-        WithJsonSchema(
-            {
-                "type": "array",
-                "minItems": 1,
-                "maxItems": MAX_ITEMS,
-                "items": {"$ref": "#/components/schemas/PredictionRequest"},
-            }
-        ),
-    ]
+    items: list[Any] = Field(min_length=1, max_length=MAX_ITEMS)
 
 
 class Unseen(BaseModel):

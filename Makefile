@@ -1,0 +1,68 @@
+# ktserve: the index of verbs. Each installs what it needs: serving into .venv, the rest into .venv-dev.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+CONFIG ?= models/training/configs/dkt.toml
+RUN    ?= runs/dkt-assist2017
+OUT    ?= artifacts/dkt/2
+DEV     = .venv-dev/bin/python
+PIP     = install --disable-pip-version-check --no-input
+
+.PHONY: serve test lint train evaluate export bench replay docs lock
+
+# Serve on KT_HOST:KT_PORT (127.0.0.1:8000) with the shipped models and an embedded store
+serve: .venv/ready
+	@exec .venv/bin/python -m app
+
+# Everything that must hold: lint, types, import contracts, tests
+test: lint
+	$(DEV) -m pytest $(ARGS)
+
+# Format, lint, types, import contracts
+lint: .venv-dev/ready
+	$(DEV) -m ruff format --check . && $(DEV) -m ruff check . && $(DEV) -m mypy && .venv-dev/bin/lint-imports
+
+# Train a network: make train CONFIG=models/training/configs/dkt.toml
+train: .venv-dev/ready
+	$(DEV) -m models.training $(CONFIG)
+
+# Measure a run or an artifact on its test split: make evaluate RUN=runs/dkt-assist2017
+evaluate: .venv-dev/ready
+	$(DEV) -m models.evaluation $(RUN)
+
+# Make a run servable: make export RUN=runs/dkt-assist2017 OUT=artifacts/dkt/2
+export: .venv-dev/ready
+	$(DEV) -m export $(RUN) $(OUT)
+
+# Speed beside its floors: the empty route, and the bare run of the model
+bench: .venv-dev/ready
+	$(DEV) -m benchmarks.serving $(ARGS)
+
+# Real students over HTTP: make replay DATA=log.csv [FOLDS=folds.csv FOLD=1] [USERS=40] [MODEL=dkt] [URL=...]
+replay: .venv-dev/ready
+	$(DEV) -m benchmarks.replay $(if $(DATA),--data $(DATA)) $(if $(FOLDS),--folds $(FOLDS)) $(if $(FOLD),--fold $(FOLD)) \
+	  $(if $(USERS),--users $(USERS)) $(if $(MODEL),--model $(MODEL)) $(if $(URL),--url $(URL))
+
+# Write openapi.json anew from the code
+docs: .venv-dev/ready
+	$(DEV) -m app --openapi > openapi.json
+
+# Resolve the lock files anew; torch stands in none of them, for its build differs by machine
+lock: .venv-dev/ready
+	$(DEV) -m pip $(PIP) -q uv
+	.venv-dev/bin/uv pip compile -q --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links \
+	  --custom-compile-command "make lock" pyproject.toml -o requirements.lock
+	.venv-dev/bin/uv pip compile -q --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links \
+	  --custom-compile-command "make lock" --extra dev --no-emit-package torch $(if $(WHEELS),--find-links $(WHEELS)) \
+	  -c requirements.lock pyproject.toml -o requirements-dev.lock
+
+.venv/ready: requirements.lock
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "ktserve needs Python 3.11 or newer: make PYTHON=...")'
+	$(PYTHON) -m venv --clear .venv
+	.venv/bin/python -m pip $(PIP) --require-hashes -r requirements.lock
+	@touch $@
+
+.venv-dev/ready: requirements-dev.lock
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "ktserve needs Python 3.11 or newer: make PYTHON=...")'
+	$(PYTHON) -m venv --clear .venv-dev
+	$(DEV) -m pip $(PIP) --no-deps torch==2.13.0
+	$(DEV) -m pip $(PIP) --require-hashes -r requirements-dev.lock
+	@touch $@

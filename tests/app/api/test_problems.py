@@ -1,0 +1,59 @@
+"""Every situation has a status."""
+
+from __future__ import annotations
+
+from app import errors, settings
+from app.api import problems
+from app.errors import TracerError
+
+
+def every_class(root: type[TracerError] = TracerError) -> list[type[TracerError]]:
+    found = []
+    for child in root.__subclasses__():
+        found += [child, *every_class(child)]
+    return found
+
+
+def test_every_situation_has_a_status_a_code_and_a_title():
+    """A new class without a line in the table is caught here, not by a caller."""
+    for situation in every_class():
+        assert situation in problems.STATUS, situation
+        assert situation.code != TracerError.code, situation
+        assert situation.__doc__
+
+
+def test_codes_are_not_shared_by_strangers():
+    """But for a class and the one below it."""
+    codes: dict[str, type] = {}
+    for situation in every_class():
+        other = codes.setdefault(situation.code, situation)
+        assert issubclass(situation, other)
+
+
+def test_the_tree_in_the_docstring_is_the_tree():
+    """Whoever reads the top of the file has read it all."""
+    told = errors.__doc__ or ""
+    here = [c for c in every_class() if c.__module__ == errors.__name__]
+
+    assert len(here) > 5
+    assert all(f"── {c.__name__} " in told for c in here)
+
+
+def test_what_nobody_foresaw_tells_nothing():
+    """No message of an unknown exception goes out."""
+    problem = problems.problem_of(RuntimeError("a secret"))
+
+    assert problem["status"] == 500
+    assert "secret" not in str(problem)
+
+
+def test_a_busy_service_says_when_to_come_again():
+    """In the body and in the header."""
+    answer = problems.response_of(problems.problem_of(errors.Overloaded("full")))
+
+    assert (answer.status_code, answer.headers["retry-after"]) == (429, "1")
+
+
+def test_settings_are_situations_too():
+    """A wrong one has a name."""
+    assert settings.SettingsInvalid.code == "settings_invalid"

@@ -1,0 +1,89 @@
+"""Promises about the repository itself."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+from app.main import create_app
+from app.settings import Settings
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_the_service_starts_without_what_trains():
+    """Nothing that serving imports brings in torch, a data frame or an exporter."""
+    code = (
+        "import sys, app.__main__, app.main, models.contract.artifact\n"
+        "heavy = {'torch', 'pandas', 'polars', 'onnx', 'onnxscript', 'sklearn', 'matplotlib'}\n"
+        "print(sorted(heavy & set(sys.modules)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+
+    assert done.stdout.strip() == "[]"
+
+
+def test_the_serving_lock_holds_no_torch():
+    """Every line of it is pinned and hashed."""
+    text = (ROOT / "requirements.lock").read_text()
+    pins = [line for line in text.splitlines() if line[:1].isalnum()]
+
+    assert pins
+    assert all("==" in line and line.endswith("\\") for line in pins)
+    assert not any(line.startswith(("torch", "nvidia", "onnx=", "polars")) for line in pins)
+    assert "http" not in text.replace("httptools", "")
+
+
+def test_openapi_in_the_repository_is_the_applications():
+    """`make docs` writes it anew."""
+    assert json.loads((ROOT / "openapi.json").read_text()) == create_app(Settings()).openapi()
+
+
+def test_openapi_is_whole():
+    """Every reference leads somewhere, every route has a summary, every body an example."""
+    document = json.loads((ROOT / "openapi.json").read_text())
+    text = json.dumps(document)
+    schemas = document["components"]["schemas"]
+    for part in text.split('"$ref": "#/components/schemas/')[1:]:
+        assert part.split('"')[0] in schemas
+    for methods in document["paths"].values():
+        for operation in methods.values():
+            assert operation["summary"]
+            assert operation["description"]
+            if "requestBody" in operation:
+                assert operation["requestBody"]["content"]["application/json"]["examples"]
+    assert "HTTPValidationError" not in text
+
+
+def test_every_setting_and_metric_is_in_the_operations_manual():
+    """What an operator can turn or read is told there, in words."""
+    from app.telemetry import Metrics
+
+    manual = (ROOT / "docs" / "operations.md").read_text()
+    missing = [
+        f"KT_{n.upper()}" for n in Settings.model_fields if f"`KT_{n.upper()}`" not in manual
+    ]
+    for family in Metrics().registry.collect():
+        if family.name.startswith("kt_") and f"`{family.name}" not in manual:
+            missing.append(family.name)
+
+    assert missing == []
+
+
+def test_the_repository_names_no_place_of_its_making():
+    """No machine's path and no package registry stands in a tracked file."""
+    files = subprocess.run(
+        ["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=False
+    ).stdout.split("\0")
+    own = Path(__file__).relative_to(ROOT).as_posix()
+    for name in filter(None, files):
+        path = ROOT / name
+        if name == own or path.suffix in {".onnx", ".npz", ".npy", ".png"} or not path.is_file():
+            continue
+        text = path.read_text(encoding="utf-8")
+        for word in ("/work/", "/root/", "pypi.org", "files.pythonhosted", "/opt/wheels"):
+            assert word not in text, (name, word)
