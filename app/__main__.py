@@ -25,6 +25,7 @@ from app.settings import PREFIX, Settings, SettingsInvalid
 from app.telemetry import log_to
 
 log = logging.getLogger("app")
+announcement = logging.getLogger("app.serving")
 
 
 class Server(uvicorn.Server):
@@ -37,7 +38,9 @@ class Server(uvicorn.Server):
             for listening in server.sockets:
                 host, port = listening.getsockname()[:2]
                 shown = f"[{host}]" if ":" in host else host
-                log.info("serving", extra={"url": f"http://{shown}:{port}", "pid": os.getpid()})
+                announcement.info(
+                    "serving", extra={"url": f"http://{shown}:{port}", "pid": os.getpid()}
+                )
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Begin to stop; a second interrupt does not wait for requests under way."""
@@ -60,6 +63,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"ktserve: {exc}", file=sys.stderr)
         return 2
     log_to(level=settings.log_level)
+    announcement.setLevel(logging.INFO)  # where it serves is told at every level
     app = create_app(settings)
     # A part that cannot be opened is told below, in one line: not by its traceback as well.
     logging.getLogger("uvicorn.error").addFilter(lambda r: not r.getMessage().startswith("Trace"))

@@ -28,7 +28,7 @@ class OnnxScorer:
     """One sequence graph. Threads may share it: a run lets go of the interpreter."""
 
     def __init__(self, session: onnxruntime.InferenceSession, graph: Graph, side: Side) -> None:
-        self._session = session
+        self.session = session
         self._inputs = [port.name for port in graph.inputs]
         self._outputs = [port.name for port in graph.outputs]
         self.side = side
@@ -52,7 +52,7 @@ class OnnxScorer:
 
     def run(self, batch: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         """Run one collated batch and return its outputs by name; raises as a call does."""
-        found = self._session.run(self._outputs, {name: batch[name] for name in self._inputs})
+        found = self.session.run(self._outputs, {name: batch[name] for name in self._inputs})
         for name, array in zip(self._outputs, found, strict=True):
             if not np.isfinite(array).all():
                 raise ScoringFailed(f"{name} is not finite in a run of {len(array)} windows")

@@ -1,0 +1,1 @@
+"""Load and speed; each figure beside its floor, from the same run."""

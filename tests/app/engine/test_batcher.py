@@ -1,0 +1,227 @@
+"""Callers who come at the same time share a run, and nobody pays for it."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import random
+import threading
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from app.engine.batcher import Batcher, Bounds
+from app.engine.workers import Workers
+from app.errors import NotReady, Overloaded, ScoringFailed
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+class Echo:
+    """Scores an item by itself, and remembers which items ran together."""
+
+    def __init__(self) -> None:
+        self.runs: list[list[str]] = []
+
+    def __call__(self, items):
+        self.runs.append(list(items))
+        if any(item.startswith("poison") for item in items):
+            raise ValueError("a poisoned item")
+        return [item.upper() for item in items]
+
+
+class Gated(Echo):
+    """Stands still until it is let through."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate = threading.Event()
+        self.entered = threading.Event()
+
+    def __call__(self, items):
+        self.entered.set()
+        self.gate.wait(30)
+        return super().__call__(items)
+
+
+def bounds(items: int = 4, places: int = 1000, waiting: int = 100) -> Bounds:
+    return Bounds(max_items=items, max_places=places, max_waiting=waiting)
+
+
+async def held(batcher: Batcher, score: Gated) -> asyncio.Task:
+    """Return a caller whose run stands at the gate."""
+    first = asyncio.create_task(batcher.submit("first"))
+    await asyncio.to_thread(score.entered.wait, 10)
+    return first
+
+
+async def test_what_comes_during_a_run_goes_into_the_next_together():
+    """Ten callers, at most four a run: 4, 4, 2, each with its own answer, in order of coming."""
+    score = Gated()
+    async with Workers(1) as workers, Batcher("m", score, workers, bounds()) as batcher:
+        first = await held(batcher, score)
+        rest = [asyncio.create_task(batcher.submit(f"i{n}")) for n in range(10)]
+        await asyncio.sleep(0)
+        score.gate.set()
+        found = [a.result for a in await asyncio.gather(first, *rest)]
+
+    assert found == ["FIRST", *(f"I{n}" for n in range(10))]
+    assert [len(run) for run in score.runs] == [1, 4, 4, 2]
+    assert [item for run in score.runs[1:] for item in run] == [f"i{n}" for n in range(10)]
+
+
+async def test_a_run_is_bounded_by_its_padded_places():
+    """Rows times the longest; an item that is too long alone still runs, alone."""
+    score = Gated()
+    rules = bounds(items=100, places=64)
+    async with Workers(1) as workers, Batcher("m", score, workers, rules) as batcher:
+        first = await held(batcher, score)
+        items = ["x" * 20] * 7 + ["y" * 90]
+        rest = [asyncio.create_task(batcher.submit(i)) for i in items]
+        await asyncio.sleep(0)
+        score.gate.set()
+        await asyncio.gather(first, *rest)
+
+    for run in score.runs:
+        assert len(run) == 1 or len(run) * max(map(len, run)) <= 64
+    assert ["y" * 90] in score.runs
+
+
+async def test_nobody_waits_while_a_thread_is_idle():
+    """A lone caller is run at once, without company."""
+    score = Echo()
+    async with Workers(2) as workers, Batcher("m", score, workers, bounds()) as batcher:
+        answered = await batcher.submit("a")
+
+    assert answered.result == "A"
+    assert answered.queued_s < 1
+
+
+async def test_a_poisoned_item_fails_alone():
+    """Its neighbours in the run are answered."""
+    score = Gated()
+    async with Workers(1) as workers, Batcher("m", score, workers, bounds()) as batcher:
+        first = await held(batcher, score)
+        task = asyncio.create_task(batcher.submit_all(["a", "poison", "b"]))
+        await asyncio.sleep(0)
+        score.gate.set()
+        a, poison, b = await task
+        await first
+
+    assert (a.result, b.result) == ("A", "B")
+    assert isinstance(poison, ScoringFailed)
+    assert "poison" not in str(poison)
+
+
+async def test_a_full_queue_is_refused_at_once():
+    """And there is room again once it has been worked off."""
+    score = Gated()
+    async with Workers(1) as workers, Batcher("m", score, workers, bounds(waiting=2)) as batcher:
+        first = await held(batcher, score)
+        waiting = [asyncio.create_task(batcher.submit(f"i{n}")) for n in range(2)]
+        await asyncio.sleep(0)
+        with pytest.raises(Overloaded, match="2 windows are waiting"):
+            await batcher.submit("late")
+        score.gate.set()
+        await asyncio.gather(first, *waiting)
+        again = await batcher.submit("again")
+
+    assert again.result == "AGAIN"
+
+
+async def test_who_leaves_before_the_run_costs_nothing():
+    """The item is never scored, and the neighbours are."""
+    score = Gated()
+    async with Workers(1) as workers, Batcher("m", score, workers, bounds()) as batcher:
+        first = await held(batcher, score)
+        tasks = [asyncio.create_task(batcher.submit(i)) for i in ("a", "gone", "b")]
+        await asyncio.sleep(0)
+        tasks[1].cancel()
+        await asyncio.sleep(0)
+        score.gate.set()
+        found = await asyncio.gather(first, tasks[0], tasks[2])
+
+    assert [f.result for f in found] == ["FIRST", "A", "B"]
+    assert "gone" not in [item for run in score.runs for item in run]
+
+
+async def test_too_few_results_fail_loudly():
+    """Nobody is given a neighbour's number."""
+    async with Workers(1) as workers, Batcher("m", lambda _: [], workers, bounds()) as batcher:
+        with pytest.raises(ScoringFailed):
+            await batcher.submit("a")
+
+
+async def test_leaving_answers_who_is_in_and_lets_nobody_in():
+    """A drained batcher owes nothing."""
+    score = Gated()
+    async with Workers(1) as workers:
+        batcher = Batcher("m", score, workers, bounds())
+        async with batcher:
+            first = await held(batcher, score)
+            waiting = asyncio.create_task(batcher.submit("waiting"))
+            await asyncio.sleep(0)
+            score.gate.set()
+        found = await asyncio.gather(first, waiting)
+        with pytest.raises(NotReady):
+            await batcher.submit("late")
+
+    assert [f.result for f in found] == ["FIRST", "WAITING"]
+
+
+async def test_a_run_that_hangs_is_seen_and_given_up_at_the_end():
+    """Its age grows; whoever waits for it gets an error and not nothing."""
+    score, now = Gated(), [0.0]
+    async with Workers(1) as workers:
+        batcher = Batcher("m", score, workers, bounds(), drain_s=0.05, clock=lambda: now[0])
+        async with batcher:
+            first = await held(batcher, score)
+            now[0] = 12.5
+            assert batcher.stuck_s() == 12.5
+        with pytest.raises(NotReady):
+            await first
+        score.gate.set()
+
+
+async def test_a_dead_owner_is_seen():
+    """A queue that nobody works on is stuck for ever, and takes nobody in."""
+    async with Workers(1) as workers, Batcher("m", Echo(), workers, bounds()) as batcher:
+        batcher._owner.cancel()
+        await asyncio.wait([batcher._owner])
+
+        assert batcher.stuck_s() == math.inf
+        with pytest.raises(NotReady):
+            await batcher.submit("a")
+
+
+@given(st.integers(0, 2**32), st.integers(1, 3), st.integers(1, 5))
+def test_no_answer_is_lost_doubled_or_mixed_up(seed, threads, most):
+    """Whatever callers leave and whatever items fail, each caller gets its own outcome."""
+    rng = random.Random(seed)
+
+    async def scenario() -> None:
+        score = Echo()
+        rules = bounds(items=most)
+        async with Workers(threads) as workers, Batcher("m", score, workers, rules) as batcher:
+            names = [("poison" if rng.random() < 0.1 else "item") + str(n) for n in range(30)]
+            tasks = {n: asyncio.create_task(batcher.submit(n)) for n in names}
+            for task in tasks.values():
+                if rng.random() < 0.2:
+                    await asyncio.sleep(0)
+                    task.cancel()
+            await asyncio.wait(tasks.values())
+        for name, task in tasks.items():
+            if task.cancelled():
+                continue
+            if name.startswith("poison"):
+                assert isinstance(task.exception(), ScoringFailed)
+            else:
+                assert task.result().result == name.upper()
+
+    asyncio.run(scenario())
