@@ -168,18 +168,20 @@ def _bare(artifact: Artifact, answers: list[dict[str, Any]]) -> Call:
 
 
 def _connection(url: str) -> http.client.HTTPConnection:
-    connection = http.client.HTTPConnection(url.removeprefix("http://"), timeout=60)
-    connection.connect()
-    connection.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    return connection
+    return http.client.HTTPConnection(url.removeprefix("http://"), timeout=60)
 
 
 def _post(connection: http.client.HTTPConnection, body: Any, path: str = "/predict") -> Call:
     content, headers = json.dumps(body).encode(), {"content-type": "application/json"}
 
     def call() -> bytes:
-        connection.request("POST", path, content, headers)
-        answer = connection.getresponse()
+        try:
+            connection.request("POST", path, content, headers)
+            answer = connection.getresponse()
+        except (BrokenPipeError, ConnectionResetError, http.client.RemoteDisconnected):
+            connection.close()  # idle for too long while others were measured: it opens again
+            connection.request("POST", path, content, headers)
+            answer = connection.getresponse()
         text = answer.read()
         if answer.status != 200:
             raise RuntimeError(f"{path} answered {answer.status}: {text.decode()}")

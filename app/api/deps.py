@@ -22,17 +22,20 @@ class State(TypedDict):
     stuck_after_s: float
 
 
-def _tracer(request: Request) -> Tracer:
+# Coroutines, though they wait for nothing: FastAPI sends a plain function to a thread.
+
+
+async def _tracer(request: Request) -> Tracer:
     tracer: Tracer = request.state.tracer
     return tracer
 
 
-def _metrics(request: Request) -> Metrics:
+async def _metrics(request: Request) -> Metrics:
     metrics: Metrics = request.state.metrics
     return metrics
 
 
-def _stuck_after_s(request: Request) -> float:
+async def _stuck_after_s(request: Request) -> float:
     stuck_after_s: float = request.state.stuck_after_s
     return stuck_after_s
 
@@ -40,7 +43,7 @@ def _stuck_after_s(request: Request) -> float:
 class Writer:
     """Turns an answer into bytes, once."""
 
-    def __init__(self, metrics: Annotated[Metrics, Depends(_metrics)]) -> None:
+    def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
 
     def __call__(self, content: Any, status: int = 200) -> Response:
@@ -50,10 +53,14 @@ class Writer:
         return Response(body, status, media_type="application/json")
 
 
+async def _writer(request: Request) -> Writer:
+    return Writer(request.state.metrics)
+
+
 TracerDep = Annotated[Tracer, Depends(_tracer)]
 MetricsDep = Annotated[Metrics, Depends(_metrics)]
 StuckAfterDep = Annotated[float, Depends(_stuck_after_s)]
-WriterDep = Annotated[Writer, Depends()]
+WriterDep = Annotated[Writer, Depends(_writer)]
 
 UserId = Annotated[
     PathId,

@@ -114,10 +114,11 @@ class Vocabulary:
 
     def unknown_sets(self, interactions: NDArray[np.void]) -> NDArray[np.uint64]:
         """Return the distinct skill-set keys that this vocabulary cannot resolve by itself."""
-        keys, _ = self._skills_table
-        named = np.unique(interactions["skills_key"])
-        unknown: NDArray[np.uint64] = named[(named != NO_KEY) & ~np.isin(named, keys)]
-        return unknown
+        named = interactions["skills_key"]
+        if not named.any():  # the common case: callers leave skills to the vocabulary
+            return named[:0]
+        unknown = _look_up(named, *self._skills_table) == UNSEEN
+        return np.unique(named[unknown & (named != NO_KEY)])
 
     # -- on disk -------------------------------------------------------------------------------
 

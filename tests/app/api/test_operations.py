@@ -164,7 +164,7 @@ def test_a_full_queue_is_refused_with_429(serve):
 
 
 def test_a_log_line_of_a_failure_quotes_no_value():
-    """Messages of exceptions may hold an id: at level info only the type and the places are told."""
+    """Messages may hold an id: at level info only the type and the places are told."""
     try:
         raise ValueError("learner-4711")
     except ValueError as exc:

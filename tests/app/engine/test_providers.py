@@ -13,7 +13,7 @@ GRAPH = ARTIFACTS / "dkt" / "1" / "sequence.onnx"
 
 def test_cuda_that_cannot_be_had_is_refused_with_what_is_missing():
     """By name of the package, and with the way out."""
-    with pytest.raises(ProviderUnavailable, match="onnxruntime-gpu.*KT_PROVIDER=cpu"):
+    with pytest.raises(ProviderUnavailable, match=r"onnxruntime-gpu.*KT_PROVIDER=cpu"):
         choose_provider("cuda", available=["CPUExecutionProvider"])
 
 
