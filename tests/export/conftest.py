@@ -1,0 +1,59 @@
+"""Tiny networks of every kind, each trained for a moment, measured and exported once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from export.publish import publish
+from models.datasets.encoded import encode
+from models.datasets.simulator import simulate
+from models.datasets.split import open_split
+from models.evaluation.__main__ import main as evaluation
+from models.nets import build
+from models.training import checkpoint
+from models.training.config import TrainingConfig
+from models.training.loop import fit
+
+TINY = {
+    "dkt": {"hidden": 8, "question": True, "lag": "continuous", "elapsed": "categorical"},
+    "last_query": {"width": 8, "heads": 2, "hidden": 8, "lag": "categorical"},
+    "saint_plus": {"width": 8, "heads": 2, "hidden": 8, "length": 40, "elapsed": "continuous"},
+}
+
+
+def make_run(folder: Path, network: str) -> Path:
+    """Train for one epoch on simulated learners, and measure."""
+    log = folder / "learners.csv"
+    simulate(users=30, answers=30, questions=15, skills=4, seed=2).frame.write_csv(log)
+    config = TrainingConfig.of(
+        {
+            "name": network,
+            "network": network,
+            "data": {"set": str(log)},
+            "window": {"length": 40, "cut": 20},
+            "model": TINY[network],
+            "fit": {"epochs": 1, "lr": 0.01, "windows": 100, "threads": 1, "stretch": 40},
+        }
+    )
+    split = open_split(config.data, seed=config.seed)
+    vocabulary = split.train.vocabulary()
+    run = folder / network
+    checkpoint.begin(run, config, vocabulary, split.description)
+    torch.manual_seed(0)
+    built = build(network, checkpoint.network_config(config, vocabulary))
+    list(fit(built, config, run, encode(split.train, vocabulary), encode(split.test, vocabulary)))
+    return run
+
+
+@pytest.fixture(scope="session", params=list(TINY))
+def exported(request, tmp_path_factory) -> tuple[Path, Path]:
+    """A run folder and the artifact made of it."""
+    folder = tmp_path_factory.mktemp("export")
+    run = make_run(folder, request.param)
+    assert evaluation([str(run), "--rounds", "5"]) == 0
+    artifact = folder / "artifacts" / request.param / "1"
+    publish(run, artifact, say=lambda _: None)
+    return run, artifact
