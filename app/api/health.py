@@ -50,5 +50,7 @@ async def readyz(tracer: TracerDep, write: WriterDep) -> Response:
 async def metrics(tracer: TracerDep, found: MetricsDep) -> Response:
     """Every metric of the service; docs/operations.md says what each means."""
     tracer.stuck_s()
-    await tracer.readiness()  # both are noted as they are asked: a scrape shows them as they are now
+    await (
+        tracer.readiness()
+    )  # both are noted as they are asked: a scrape shows them as they are now
     return Response(generate_latest(found.registry), media_type=CONTENT_TYPE_LATEST)

@@ -15,12 +15,12 @@ from app.api.schemas import BatchAnswer, BatchRequest, Prediction, PredictionReq
 
 router = APIRouter(tags=["predictions"])
 
-STORED = {"user_id": "u1", "question_id": "2362", "asked_ms": 1_700_000_060_000}
+STORED = {"user_id": "u1", "question_id": "7", "asked_ms": 1_700_000_060_000}
 INLINE = {
-    "question_id": "2362",
+    "question_id": "7",
     "history": [
-        {"question_id": "2351", "correct": True},
-        {"question_id": "2355", "correct": False},
+        {"question_id": "8", "correct": True},
+        {"question_id": "9", "correct": False},
     ],
     "knowledge_state": False,
 }
@@ -54,7 +54,7 @@ async def predict(
     response_model=BatchAnswer,
     responses=description.responses(400, 413, 415, 422),
     openapi_extra=description.body(
-        BatchRequest, ("two questions", {"items": [STORED, {**STORED, "question_id": "2351"}]})
+        BatchRequest, ("two questions", {"items": [STORED, {**STORED, "question_id": "8"}]})
     ),
 )
 async def predict_batch(

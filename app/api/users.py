@@ -24,7 +24,7 @@ router = APIRouter(prefix="/users/{user_id}", tags=["users"])
 ANSWERS = {
     "interactions": [
         {
-            "question_id": "2362",
+            "question_id": "7",
             "correct": True,
             "asked_ms": 1_700_000_000_000,
             "elapsed_ms": 21_000,
