@@ -28,6 +28,7 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import track
 from rich.table import Table
 
@@ -46,7 +47,7 @@ HISTORIES = (0, 20, 200)
 def main(arguments: list[str] | None = None) -> int:
     """Measure, print a table, write the figures."""
     given = _parser().parse_args(arguments)
-    console = Console()
+    console = Console(width=None if sys.stdout.isatty() else 150)
     found = measure(given.rounds, given.calls, console)
     given.out.parent.mkdir(parents=True, exist_ok=True)
     given.out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
@@ -63,6 +64,8 @@ def measure(rounds: int, calls: int, console: Console) -> dict[str, Any]:
         server = stack.enter_context(own_server(Path(folder), {"KT_LOG_LEVEL": "warning"}))
         floor = stack.enter_context(_empty_server())
         ours, empty = _connection(server.url), _connection(floor)
+        stack.callback(ours.close)
+        stack.callback(empty.close)
         todo: dict[str, Call] = {"empty route": _post(empty, {"user_id": "u", "question_id": "1"})}
         for n in HISTORIES:
             answers = _answers(artifacts[0], n)
@@ -211,8 +214,8 @@ def _empty_server() -> Iterator[str]:
 
 def _table(found: dict[str, Any]) -> Table:
     title = (
-        f"median ms [least, most of {found['rounds']} rounds]; {found['machine']}; "
-        f"empty route {_shown(found['empty_route_ms'])}"
+        escape(f"median ms [least, most of {found['rounds']} rounds]; {found['machine']}; ")
+        + f"empty route {_shown(found['empty_route_ms'])}"
     )
     columns = ("model", "history", "bare run", "/predict", "over bare", "with vector", "over bare")
     table = Table(*columns, title=title)
@@ -235,7 +238,7 @@ def _table(found: dict[str, Any]) -> Table:
 
 
 def _shown(middle: list[float]) -> str:
-    return f"{middle[0]:.2f} [{middle[1]:.2f}, {middle[2]:.2f}]"
+    return escape(f"{middle[0]:.2f} [{middle[1]:.2f}, {middle[2]:.2f}]")
 
 
 def _parser() -> argparse.ArgumentParser:

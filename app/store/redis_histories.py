@@ -28,9 +28,6 @@ from redis.exceptions import (
     RedisError,
     ResponseError,
 )
-from redis.exceptions import (
-    TimeoutError as RedisTimeoutError,
-)
 
 from app.errors import StoreCorrupt, StoreFull, StoreUnavailable, TracerError
 from app.store.histories import Page, Recorded, StoredHistory
@@ -161,7 +158,7 @@ class RedisHistories:
         try:
             try:
                 return await self._with_scripts(run)
-            except (RedisConnectionError, RedisTimeoutError, OSError):
+            except (RedisConnectionError, ConnectionError):  # not for time-outs: they would double
                 if not repeat:
                     raise
                 return await self._with_scripts(run)

@@ -1,0 +1,45 @@
+"""The benchmark itself works; what it measures is asserted nowhere."""
+
+from __future__ import annotations
+
+import json
+
+from benchmarks import replay, serving
+
+
+def test_every_prediction_stands_beside_its_floor(tmp_path, capsys):
+    """A table for people, JSON for machines."""
+    out = tmp_path / "serving.json"
+
+    assert serving.main(["--rounds", "1", "--calls", "2", "--out", str(out)]) == 0
+    found = json.loads(out.read_text())
+    assert found["empty_route_ms"][0] > 0
+    assert {(r["model"], r["history"]) for r in found["rows"]} == {
+        (m, n) for m in ("dkt", "last_query", "saint_plus") for n in serving.HISTORIES
+    }
+    assert all(r["predict_ms"][0] > 0 and r["bare_ms"][0] > 0 for r in found["rows"])
+    assert "last_query" in capsys.readouterr().out
+
+
+def test_a_replay_says_what_is_wrong_with_its_data(tmp_path, capsys):
+    """In one line, with exit code 1; no traceback."""
+    log = tmp_path / "log.csv"
+    log.write_text("user_id,question_id,correct\nu,1,maybe\n")
+
+    assert replay.main(["--data", str(tmp_path / "none.csv")]) == 1
+    assert replay.main(["--data", str(log)]) == 1
+    assert replay.main(["--data", str(log), "--fold", "1"]) == 1
+
+    told = capsys.readouterr().err.strip().splitlines()
+    assert "none.csv" in told[0]
+    assert "row 2" in told[1]
+    assert all(line.startswith("replay: ") for line in told)
+
+
+def test_a_replay_of_a_service_that_is_not_there_says_so(tmp_path, capsys):
+    """And leaves nothing running."""
+    log = tmp_path / "log.csv"
+    log.write_text("user_id,question_id,correct\nu,1,1\nu,1,0\n")
+
+    assert replay.main(["--data", str(log), "--url", "http://127.0.0.1:1"]) == 1
+    assert capsys.readouterr().err.strip().splitlines()[-1].startswith("replay: ")
