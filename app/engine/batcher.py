@@ -6,8 +6,12 @@ import asyncio
 import logging
 import math
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence, Sized
+from concurrent.futures import CancelledError, Future
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from types import TracebackType
 from typing import Generic, NamedTuple, Self, TypeVar
 
@@ -55,12 +59,18 @@ class _Ran(NamedTuple, Generic[Result]):
     ended_s: float
 
 
+class _Run(NamedTuple, Generic[Item, Result]):
+    jobs: list[_Job[Item, Result]]
+    began_s: float
+
+
 class Batcher(Generic[Item, Result]):
     """Runs `score` over waiting items, as many together as fit.
 
     Nobody waits while a thread is idle: there is no time to gather in, what comes during a run
-    goes into the next. Every caller gets a result or a `TracerError`. One task owns the queue;
-    `async with` starts it, and leaving lets nobody in, answers who is in, and stops it.
+    goes into the next. Every caller gets a result or a `TracerError`. The queue belongs to the
+    event loop's thread: a job goes to a thread in the very call that finds one idle, and a run's
+    end wakes its callers in one step. Leaving `async with` lets nobody in and answers who is in.
     """
 
     def __init__(
@@ -83,11 +93,10 @@ class Batcher(Generic[Item, Result]):
         self._observer = observer or NoObserver()
         self._clock = clock
         self._waiting: dict[_Job[Item, Result], None] = {}  # oldest first
-        self._runs: dict[asyncio.Task[None], list[_Job[Item, Result]]] = {}
-        self._began_s: dict[object, float] = {}  # of the runs in a thread now
-        self._woken = asyncio.Event()
+        self._alone: deque[_Job[Item, Result]] = deque()  # of batches that failed: one by one
+        self._runs: dict[object, _Run[Item, Result]] = {}  # in a thread now
         self._is_open = False
-        self._owner: asyncio.Task[None] | None = None
+        self._is_done = asyncio.Event()  # nobody waits and nothing runs
 
     async def submit(self, item: Item) -> Answered[Result]:
         """Return the result of `item`.
@@ -96,6 +105,7 @@ class Batcher(Generic[Item, Result]):
         open, `ScoringFailed` where the item could not be run even alone.
         """
         job = self._enqueue(item)
+        self._dispatch()
         try:
             return await job.answer
         finally:
@@ -110,6 +120,7 @@ class Batcher(Generic[Item, Result]):
             except TracerError as exc:
                 jobs.append(exc)
         entered = [job for job in jobs if isinstance(job, _Job)]
+        self._dispatch()
         try:
             if entered:
                 await asyncio.wait([job.answer for job in entered])
@@ -118,46 +129,37 @@ class Batcher(Generic[Item, Result]):
         return [_outcome(job) if isinstance(job, _Job) else job for job in jobs]
 
     def stuck_s(self) -> float:
-        """Return the age of the oldest run that has not come back, 0 for none.
-
-        Infinite where the task that owns the queue has ended, though nobody closed the door.
-        """
-        if self._is_open and self._has_died():
-            return math.inf
-        return max((self._clock() - began_s for began_s in self._began_s.values()), default=0.0)
+        """Return the age of the oldest run that has not come back, 0 for none."""
+        now_s = self._clock()
+        return max((now_s - run.began_s for run in self._runs.values()), default=0.0)
 
     async def __aenter__(self) -> Self:
         self._is_open = True
-        self._owner = asyncio.create_task(self._own(), name=f"batcher-{self._model}")
+        self._loop = asyncio.get_running_loop()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
     ) -> None:
         """Answer everybody who is in; after `drain_s` the rest gets `NotReady`."""
-        assert self._owner is not None
         self._is_open = False
-        self._woken.set()
+        self._note_done()
         try:
             async with asyncio.timeout(self._drain_s):
-                await asyncio.wait([self._owner])
-                while self._runs:
-                    await asyncio.wait(self._runs)
+                await self._is_done.wait()
         except TimeoutError:
             log.error("drain_cut_short", extra={"model": self._model})
         finally:
-            self._owner.cancel()
-            for run, jobs in self._runs.items():
-                run.cancel()
-                for job in jobs:
-                    _fail(
-                        job, NotReady(f"stopped before the run of model {self._model!r} came back")
-                    )
+            left = [*self._waiting, *self._alone, *(j for r in self._runs.values() for j in r.jobs)]
+            self._waiting.clear()
+            self._alone.clear()
+            for job in left:
+                _fail(job, NotReady(f"stopped before model {self._model!r} had answered"))
 
     # -- callers -------------------------------------------------------------------------------
 
     def _enqueue(self, item: Item) -> _Job[Item, Result]:
-        if not self._is_open or self._has_died():
+        if not self._is_open:
             raise NotReady(
                 f"model {self._model!r} takes no windows: it is not started, or stopping"
             )
@@ -166,53 +168,66 @@ class Batcher(Generic[Item, Result]):
             raise Overloaded(
                 f"{self._bounds.max_waiting} windows are waiting for model {self._model!r} already"
             )
-        answer = asyncio.get_running_loop().create_future()
+        answer = self._loop.create_future()
         job: _Job[Item, Result] = _Job(item, len(item), answer, self._clock())
         self._waiting[job] = None
         self._observer.queue_changed(self._model, len(self._waiting))
-        self._woken.set()
         return job
 
     def _abandon(self, jobs: Iterable[_Job[Item, Result]]) -> None:
         """Take out of the queue what nobody waits for any more; answered jobs are not in it."""
         for job in jobs:
             job.answer.cancel()  # nothing to an answer that is there
+            if job in self._alone:
+                self._alone.remove(job)
             if job in self._waiting:
                 del self._waiting[job]
                 self._observer.abandoned(self._model)
                 self._observer.queue_changed(self._model, len(self._waiting))
+        self._note_done()
 
-    # -- the owner -----------------------------------------------------------------------------
+    # -- runs ----------------------------------------------------------------------------------
 
-    def _has_died(self) -> bool:
-        return self._owner is not None and self._owner.done()
-
-    async def _own(self) -> None:
-        try:
-            await self._serve()
-        finally:
-            for job in self._waiting:
-                _fail(job, NotReady(f"the queue of model {self._model!r} has ended"))
-
-    async def _serve(self) -> None:
-        while self._is_open or self._waiting:
-            if not self._waiting:
-                self._woken.clear()
-                await self._woken.wait()
-                continue
-            await self._workers.take()
+    def _dispatch(self) -> None:
+        """Give every idle thread a batch, while there is any."""
+        while (self._waiting or self._alone) and self._workers.take(self._dispatch):
             batch = self._next()
-            if not batch:  # all of them left while no thread was free
-                self._workers.give_back()
-                continue
-            run = asyncio.create_task(self._answer(batch))
-            self._runs[run] = batch
-            run.add_done_callback(self._ended)
+            mark = object()
+            self._runs[mark] = _Run(batch, self._clock())
+            future = self._workers.run(partial(self._timed, [job.item for job in batch]))
+            future.add_done_callback(partial(self._report, mark))
+
+    def _timed(self, items: Sequence[Item]) -> _Ran[Result]:
+        """Score, in a thread."""
+        began_s = self._clock()
+        results = self._score(items)
+        if len(results) != len(items):
+            raise ValueError(f"{len(results)} results for {len(items)} items")
+        return _Ran(results, began_s, self._clock())
+
+    def _report(self, mark: object, future: Future[_Ran[Result]]) -> None:
+        """Tell the event loop, from the thread; a run that hung may come back to none."""
+        with suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(self._ended, mark, future)
+
+    def _ended(self, mark: object, future: Future[_Ran[Result]]) -> None:
+        """Every job of the run leaves here with a result or an error: a caller must never hang."""
+        jobs = self._runs.pop(mark).jobs
+        try:
+            self._answer(jobs, future)
+        finally:
+            self._workers.give_back()  # whoever has waited for the thread goes first
+            self._dispatch()
+            self._note_done()
+
+    def _note_done(self) -> None:
+        if not (self._is_open or self._waiting or self._alone or self._runs):
+            self._is_done.set()
 
     def _next(self) -> list[_Job[Item, Result]]:
         """Take the oldest job out of the queue, and with it the nearest in length that fit."""
-        if not self._waiting:
-            return []
+        if self._alone:
+            return [self._alone.popleft()]
         oldest = next(iter(self._waiting))
         # Threads that stand idle take their share of a burst, which is sooner done in parallel.
         share = math.ceil(len(self._waiting) / (self._workers.idle + 1))
@@ -231,32 +246,12 @@ class Batcher(Generic[Item, Result]):
         self._observer.queue_changed(self._model, len(self._waiting))
         return batch
 
-    def _ended(self, run: asyncio.Task[None]) -> None:
-        jobs = self._runs.pop(run)
-        self._workers.give_back()
-        for job in jobs:
-            _fail(job, ScoringFailed(f"model {self._model!r} was stopped in a run"))
-
-    # -- one batch -----------------------------------------------------------------------------
-
-    async def _answer(self, jobs: list[_Job[Item, Result]]) -> None:
-        """Every job leaves here with a result or an error: a caller must never hang."""
-        try:
-            ran = await self._run(jobs)
-        except Exception as exc:
-            if len(jobs) > 1:
-                log.warning("batch_failed", extra={"model": self._model, "items": len(jobs)})
-                # One item may have spoilt it for all: alone, it fails alone.
-                for job in jobs:
-                    if not job.answer.done():
-                        await self._answer([job])
-                return
-            log.error("scoring_failed", extra={"model": self._model}, exc_info=exc)
-            failure = ScoringFailed(f"model {self._model!r} could not be run on this window")
-            failure.__cause__ = exc
-            _fail(jobs[0], failure)
-            self._observer.failed(self._model)
+    def _answer(self, jobs: list[_Job[Item, Result]], future: Future[_Ran[Result]]) -> None:
+        exc = CancelledError() if future.cancelled() else future.exception()
+        if exc is not None:
+            self._explain(jobs, exc)
             return
+        ran = future.result()
         run_s = ran.ended_s - ran.began_s
         for job, result in zip(jobs, ran.results, strict=True):
             if not job.answer.done():  # the caller may have left
@@ -270,22 +265,17 @@ class Batcher(Generic[Item, Result]):
             run_s,
         )
 
-    async def _run(self, jobs: Sequence[_Job[Item, Result]]) -> _Ran[Result]:
-        items = [job.item for job in jobs]
-
-        def timed() -> _Ran[Result]:
-            began_s = self._clock()
-            return _Ran(self._score(items), began_s, self._clock())
-
-        mark = object()
-        self._began_s[mark] = self._clock()
-        try:
-            ran = await self._workers.run(timed)
-        finally:
-            del self._began_s[mark]
-        if len(ran.results) != len(jobs):
-            raise ValueError(f"{len(ran.results)} results for {len(jobs)} items")
-        return ran
+    def _explain(self, jobs: list[_Job[Item, Result]], exc: BaseException) -> None:
+        if len(jobs) > 1:
+            log.warning("batch_failed", extra={"model": self._model, "items": len(jobs)})
+            # One item may have spoilt it for all: alone, it fails alone.
+            self._alone += [job for job in jobs if not job.answer.done()]
+            return
+        log.error("scoring_failed", extra={"model": self._model}, exc_info=exc)
+        failure = ScoringFailed(f"model {self._model!r} could not be run on this window")
+        failure.__cause__ = exc
+        _fail(jobs[0], failure)
+        self._observer.failed(self._model)
 
 
 def _are_similar(one: int, other: int) -> bool:

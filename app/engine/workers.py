@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
+from collections import deque
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
 from typing import Self, TypeVar
 
@@ -15,33 +15,41 @@ class Workers:
     """A fixed number of threads, and the right to use one: who holds it never waits for a thread.
 
     A batch is put together only once its thread is free, so that it takes in all that came until
-    then.
+    then. Everything but the work itself happens in the event loop's thread: there is no lock.
     """
 
     def __init__(self, count: int) -> None:
         """Make room for `count` runs at a time."""
         self._threads = ThreadPoolExecutor(count, thread_name_prefix="model-run")
-        self._free = asyncio.Semaphore(count)
         self._idle = count
+        self._waiting: deque[Callable[[], None]] = deque()
 
     @property
     def idle(self) -> int:
         """Threads that nobody holds."""
         return self._idle
 
-    async def take(self) -> None:
-        """Wait for a thread and hold it; first come, first served."""
-        await self._free.acquire()
-        self._idle -= 1
+    def take(self, otherwise: Callable[[], None]) -> bool:
+        """Hold a thread if one is idle; if not, `otherwise` is called when one may be.
+
+        First come, first served; who waits already does not wait twice.
+        """
+        if self._idle:
+            self._idle -= 1
+            return True
+        if otherwise not in self._waiting:
+            self._waiting.append(otherwise)
+        return False
 
     def give_back(self) -> None:
         """Let go of a thread held."""
         self._idle += 1
-        self._free.release()
+        while self._idle and self._waiting:  # who has nothing left to do takes none
+            self._waiting.popleft()()
 
-    async def run(self, function: Callable[[], T]) -> T:
-        """Call `function` in a thread and return what it returns."""
-        return await asyncio.get_running_loop().run_in_executor(self._threads, function)
+    def run(self, function: Callable[[], T]) -> Future[T]:
+        """Call `function` in the thread held."""
+        return self._threads.submit(function)
 
     async def __aenter__(self) -> Self:
         return self

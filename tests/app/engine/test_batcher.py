@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import math
 import random
 import threading
 
@@ -189,17 +188,6 @@ async def test_a_run_that_hangs_is_seen_and_given_up_at_the_end():
         score.gate.set()
 
 
-async def test_a_dead_owner_is_seen():
-    """A queue that nobody works on is stuck for ever, and takes nobody in."""
-    async with Workers(1) as workers, Batcher("m", Echo(), workers, bounds()) as batcher:
-        batcher._owner.cancel()
-        await asyncio.wait([batcher._owner])
-
-        assert batcher.stuck_s() == math.inf
-        with pytest.raises(NotReady):
-            await batcher.submit("a")
-
-
 @given(st.integers(0, 2**32), st.integers(1, 3), st.integers(1, 5))
 def test_no_answer_is_lost_doubled_or_mixed_up(seed, threads, most):
     """Whatever callers leave and whatever items fail, each caller gets its own outcome."""
@@ -225,3 +213,24 @@ def test_no_answer_is_lost_doubled_or_mixed_up(seed, threads, most):
                 assert task.result().result == name.upper()
 
     asyncio.run(scenario())
+
+
+async def test_models_share_threads_and_none_starves():
+    """A batcher whose callers have all left lets the next one have the thread."""
+    score, other = Gated(), Echo()
+    async with (
+        Workers(1) as workers,
+        Batcher("one", score, workers, bounds()) as one,
+        Batcher("two", other, workers, bounds()) as two,
+        Batcher("three", other, workers, bounds()) as three,
+    ):
+        first = await held(one, score)
+        gone = asyncio.create_task(two.submit("gone"))
+        kept = asyncio.create_task(three.submit("kept"))
+        await asyncio.sleep(0)
+        gone.cancel()
+        await asyncio.sleep(0)
+        score.gate.set()
+
+        assert (await kept).result == "KEPT"
+        assert (await first).result == "FIRST"
