@@ -8,7 +8,7 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence, Sized
-from concurrent.futures import CancelledError, Future
+from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -247,7 +247,7 @@ class Batcher(Generic[Item, Result]):
         return batch
 
     def _answer(self, jobs: list[_Job[Item, Result]], future: Future[_Ran[Result]]) -> None:
-        exc = CancelledError() if future.cancelled() else future.exception()
+        exc = future.exception()
         if exc is not None:
             self._explain(jobs, exc)
             return

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
+from functools import partial
+from queue import SimpleQueue
+from threading import Thread
 from types import TracebackType
 from typing import Self, TypeVar
 
@@ -19,8 +22,9 @@ class Workers:
     """
 
     def __init__(self, count: int) -> None:
-        """Make room for `count` runs at a time."""
-        self._threads = ThreadPoolExecutor(count, thread_name_prefix="model-run")
+        """Make room for `count` runs at a time; the threads start with `async with`."""
+        self._count = count
+        self._work: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self._idle = count
         self._waiting: deque[Callable[[], None]] = deque()
 
@@ -49,13 +53,35 @@ class Workers:
 
     def run(self, function: Callable[[], T]) -> Future[T]:
         """Call `function` in the thread held."""
-        return self._threads.submit(function)
+        future: Future[T] = Future()
+        self._work.put(partial(_fulfil, future, function))
+        return future
 
     async def __aenter__(self) -> Self:
+        for number in range(self._count):
+            # A daemon: the interpreter waits at its end for every other kind of thread (an
+            # executor's too), and one run that hangs would keep the process from ending.
+            Thread(target=self._serve, name=f"model-run-{number}", daemon=True).start()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
     ) -> None:
-        """Take no more work. A call that never comes back is not waited for."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        """Let the threads end. A call that never comes back is not waited for."""
+        for _ in range(self._count):
+            self._work.put(None)
+
+    def _serve(self) -> None:
+        """Work until told to end, in a thread."""
+        while (work := self._work.get()) is not None:
+            work()
+            del work  # or its items and results would live until the next run
+
+
+def _fulfil(future: Future[T], function: Callable[[], T]) -> None:
+    try:
+        result = function()
+    except BaseException as exc:  # whoever holds the future is told of it
+        future.set_exception(exc)
+    else:
+        future.set_result(result)
