@@ -68,7 +68,7 @@ def _manifest(folder: Path) -> Manifest:
 
 
 def _vocabulary(folder: Path, manifest: Manifest) -> Vocabulary:
-    vocabulary = _read(VOCABULARY, lambda: Vocabulary.load(folder / VOCABULARY))
+    vocabulary = _read(VOCABULARY, lambda: _with_tables(Vocabulary.load(folder / VOCABULARY)))
     if vocabulary.fingerprint != manifest.vocabulary:
         raise ProofFailed(
             VOCABULARY,
@@ -81,9 +81,14 @@ def _vocabulary(folder: Path, manifest: Manifest) -> Vocabulary:
             f"it has {sizes[0]} questions and {sizes[1]} skills, the manifest says "
             f"{manifest.n_questions} and {manifest.n_skills}",
         )
-    # Its look-up tables are made at first use: here, not in the first request.
+    return vocabulary
+
+
+def _with_tables(vocabulary: Vocabulary) -> Vocabulary:
+    """Make the look-up tables here, not in the first request; they are made at first use."""
     vocabulary.query("", ("",))
     vocabulary.read(np.empty(0, INTERACTION))
+    _ = vocabulary.fingerprint
     return vocabulary
 
 
@@ -102,5 +107,5 @@ def _read(file: str, read: Callable[[], T]) -> T:
     """Return what `read` gives; whatever a file holds in place of what is due is its own fault."""
     try:
         return read()
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as exc:
+    except (OSError, ValueError, TypeError, LookupError, AttributeError) as exc:
         raise ProofFailed(file, f"{type(exc).__name__}: {exc}") from exc

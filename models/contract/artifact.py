@@ -18,7 +18,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, get_origin, get_type_hints
 
 FORMAT = 1
 MANIFEST, SEQUENCE, STEP = "manifest.json", "sequence.onnx", "step.onnx"
@@ -101,6 +101,8 @@ class Manifest:
             content["graphs"] = {k: _graph(g) for k, g in content["graphs"].items()}
             content["window"] = WindowRule(**content["window"])
             manifest = cls(**content)
+            _check_types(manifest)
+            _check_types(manifest.window)
         except (KeyError, TypeError, AttributeError) as exc:
             raise ManifestError(f"{path}: {exc}") from exc
         if "sequence" not in manifest.graphs:
@@ -130,8 +132,20 @@ def sha256_of(path: Path) -> str:
 
 
 def _graph(content: Mapping[str, Any]) -> Graph:
-    return Graph(
+    graph = Graph(
         file=content["file"],
         inputs=tuple(Port(**{**p, "axes": tuple(p["axes"])}) for p in content["inputs"]),
         outputs=tuple(Port(**{**p, "axes": tuple(p["axes"])}) for p in content["outputs"]),
     )
+    _check_types(graph)
+    for port in (*graph.inputs, *graph.outputs):
+        _check_types(port)
+    return graph
+
+
+def _check_types(part: Manifest | WindowRule | Graph | Port) -> None:
+    """Raise `TypeError` unless every field is of the type it is declared with."""
+    for name, declared in get_type_hints(type(part)).items():
+        kind, value = get_origin(declared) or declared, getattr(part, name)
+        if not isinstance(value, kind):
+            raise TypeError(f"{name} is of type {type(value).__name__}, not {kind.__name__}")
