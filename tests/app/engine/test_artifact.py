@@ -10,13 +10,12 @@ import onnx
 import pytest
 
 from app.engine.artifact import open_artifact
-from app.engine.engine import newest_versions, open_engine
+from app.engine.scorer import OnnxScorer
 from app.errors import ArtifactInvalid
-from app.settings import Settings
 from models.contract.artifact import sha256_of
-from models.contract.interaction import Query
-from models.contract.vocabulary import UNSEEN
-from models.contract.window import window_of
+from models.contract.interaction import INTERACTION, Query, key_of
+from models.contract.vocabulary import FIRST, UNSEEN
+from models.contract.window import collate, window_of
 from tests.app.conftest import ARTIFACTS
 
 MODELS = ["dkt", "last_query", "saint_plus"]
@@ -81,6 +80,115 @@ def other_golden(folder):
     resign(folder)
 
 
+def golden(change):
+    """Return what changes the golden cases by `change`."""
+
+    def spoil(folder):
+        with np.load(folder / "golden.npz") as file:
+            cases = dict(file)
+        change(cases)
+        np.savez(folder / "golden.npz", **cases)
+        resign(folder)
+
+    return spoil
+
+
+def damaged_golden(folder):
+    """Whole as an archive, broken inside: zlib finds out, not zipfile."""
+    path = folder / "golden.npz"
+    data = bytearray(path.read_bytes())
+    data[200:260] = b"\xff" * 60
+    path.write_bytes(data)
+    resign(folder)
+
+
+def array_for_golden(folder):
+    with (folder / "golden.npz").open("wb") as file:
+        np.save(file, np.zeros(3))
+    resign(folder)
+
+
+def manifest(*keys, value):
+    """Return what puts `value` at this place of the manifest."""
+
+    def change(content):
+        for key in keys[:-1]:
+            content = content[key]
+        content[keys[-1]] = value
+
+    return lambda folder: edit_manifest(folder, change)
+
+
+def vocabulary(key, value):
+    """Return what puts `value` in the vocabulary."""
+
+    def spoil(folder):
+        path = folder / "vocabulary.json"
+        path.write_text(json.dumps({**json.loads(path.read_text()), key: value}))
+        resign(folder)
+
+    return spoil
+
+
+def graph(change):
+    """Return what edits the sequence graph by `change`."""
+
+    def spoil(folder):
+        path = folder / "sequence.onnx"
+        model = onnx.load(path)
+        change(model.graph)
+        onnx.save(model, path)
+        resign(folder)
+
+    return spoil
+
+
+def after_p_correct(*nodes, constants=()):
+    """Return an edit that puts nodes, which read `raw`, before the output p_correct."""
+
+    def change(graph):
+        for node in graph.node:
+            node.output[:] = ["raw" if name == "p_correct" else name for name in node.output]
+        graph.initializer.extend(constants)
+        graph.node.extend(nodes)
+
+    return change
+
+
+def depend_on_the_batch(graph):
+    """Half of everybody's probability is the batch's mean: no shape betrays it."""
+    after_p_correct(
+        onnx.helper.make_node("ReduceMean", ["raw"], ["mean"], keepdims=1),
+        onnx.helper.make_node("Mean", ["raw", "mean"], ["p_correct"]),
+    )(graph)
+
+
+def freeze_inside(graph):
+    """The file declares its axes dynamic and yet takes one length only."""
+    seven = onnx.numpy_helper.from_array(np.array([-1, 7], np.int64), "seven")
+    none = onnx.numpy_helper.from_array(np.array(0, np.float32), "none")
+    after_p_correct(
+        onnx.helper.make_node("Reshape", ["lag_s", "seven"], ["rows"]),
+        onnx.helper.make_node("ReduceMax", ["rows"], ["most"], keepdims=0),
+        onnx.helper.make_node("Mul", ["most", "none"], ["nothing"]),
+        onnx.helper.make_node("Add", ["raw", "nothing"], ["p_correct"]),
+        constants=[seven, none],
+    )(graph)
+
+
+def freeze_an_output(graph):
+    """A constant of two rows: any batch comes out as two by broadcasting."""
+    rows = onnx.numpy_helper.from_array(np.zeros(2, np.float32), "rows")
+    after_p_correct(onnx.helper.make_node("Add", ["raw", "rows"], ["p_correct"]), constants=[rows])(
+        graph
+    )
+
+
+def answer_twice(graph):
+    """Twice as many rows as windows; no declaration says so."""
+    after_p_correct(onnx.helper.make_node("Concat", ["raw", "raw"], ["p_correct"], axis=0))(graph)
+
+
 def other_weights(folder):
     path = folder / "sequence.onnx"
     graph = onnx.load(path)
@@ -110,6 +218,33 @@ def other_weights(folder):
         (lambda f: edit_manifest(f, lambda m: m.update(format=9)), "format 9"),
         (lambda f: edit_manifest(f, lambda m: m["parity"].update(tolerance=1)), "tolerance"),
         (lambda f: edit_manifest(f, lambda m: m["files"].pop("golden.npz")), "no SHA-256"),
+        (lambda f: (f / "manifest.json").write_text("[]"), "holds no JSON object"),
+        (manifest("name", value=3), "name is of type int, not str"),
+        (manifest("parity", value=[]), "parity is of type list"),
+        (manifest("window", "length", value=2.5), "length is of type float, not int"),
+        (manifest("window", "cut", value=0), "no windows can be cut"),
+        (manifest("graphs", "sequence", "inputs", 1, "name", value=["a"]), "name is of type list"),
+        (manifest("graphs", "sequence", "inputs", 1, "dtype", value="int32"), "is none of"),
+        (manifest("graphs", "sequence", "outputs", value=[]), "has no output p_correct"),
+        (
+            lambda f: edit_manifest(f, lambda m: m["graphs"]["sequence"]["outputs"].pop()),
+            "sequence.onnx: it has ['knowledge_state', 'p_correct']",
+        ),
+        (manifest("files", "../1/card.md", value=""), "../1/card.md is named in the manifest"),
+        (vocabulary("question_skills", []), "vocabulary.json: ValueError"),
+        (vocabulary("skill_sets", [[2, 10**6]]), "vocabulary.json: IndexError"),
+        (damaged_golden, "golden.npz: it cannot be read"),
+        (array_for_golden, "golden.npz: it cannot be read"),
+        (golden(lambda c: c.clear()), "golden.npz: it holds no window"),
+        (golden(lambda c: c.pop("0.p_correct")), "golden.npz: case 0 has no p_correct"),
+        (golden(lambda c: c.update({k: c[k][:0] for k in c})), "of case 0 is int64 (0, 1)"),
+        (golden(lambda c: c.update({"0.p_correct": np.array(["a"])})), "of case 0 is <U1"),
+        (golden(lambda c: c.update({"0.p_correct": np.zeros(2, np.float32)})), "has shape (1,)"),
+        (golden(lambda c: c["0.p_correct"].fill(np.nan)), "golden case 0"),
+        (graph(depend_on_the_batch), "batched and alone"),
+        (graph(freeze_inside), "it does not run on windows (1, 1)"),
+        (graph(freeze_an_output), "axis batch of p_correct is frozen to 2"),
+        (graph(answer_twice), "p_correct has shape (2,) for 1 windows"),
     ],
 )
 def test_a_spoilt_artifact_is_refused_with_file_and_reason(folder, spoil, said):
@@ -124,61 +259,52 @@ def test_a_spoilt_artifact_is_refused_with_file_and_reason(folder, spoil, said):
 
 @pytest.mark.parametrize("model", MODELS)
 def test_a_window_gets_one_answer_in_any_company(model):
-    """Alone, among longer ones, among others: to 1e-5."""
+    """Alone, among longer ones, in another order, padded on the other side: to 1e-5."""
     artifact = open_artifact(ARTIFACTS / model / "1", "cpu", 1)
+    scorer, entry = artifact.scorer, artifact.manifest.graphs["sequence"]
     rng = np.random.default_rng(0)
-    rule, vocabulary = artifact.manifest.window, artifact.vocabulary
     windows = []
     for n in (0, 1, 5, 60, 199, 300):
-        rows = np.zeros(n, vocabulary_rows())
-        rows["question_key"] = rng.integers(1, 2**63, n)
+        rows = np.zeros(n, INTERACTION)
+        rows["question_key"] = [key_of(rng.choice(artifact.vocabulary.question_ids)) for _ in rows]
         rows["response"] = rng.integers(0, 2, n)
-        history = vocabulary.read(rows)
-        windows.append(window_of(history, Query(UNSEEN, (UNSEEN,)), length=rule.length))
+        history = artifact.vocabulary.read(rows)
+        length = artifact.manifest.window.length
+        windows.append(window_of(history, Query(UNSEEN, (UNSEEN,)), length=length))
 
-    together = artifact.scorer(windows)
-    backwards = artifact.scorer(windows[::-1])[::-1]
-    alone = [artifact.scorer([w])[0] for w in windows]
+    alone = [scorer([w])[0] for w in windows]
+    companies = [
+        scorer(windows),
+        scorer(windows[::-1])[::-1],
+        OnnxScorer(scorer.session, entry, "left")(windows),
+        OnnxScorer(scorer.session, entry, "right")(windows),
+    ]
 
-    for one, two, three in zip(together, backwards, alone, strict=True):
-        assert abs(one.p_correct - three.p_correct) < 1e-5
-        assert abs(two.p_correct - three.p_correct) < 1e-5
-
-
-def vocabulary_rows():
-    from models.contract.interaction import INTERACTION
-
-    return INTERACTION
-
-
-def test_ten_is_newer_than_nine(tmp_path):
-    """And half-written folders are no versions."""
-    for version in ("9", "10", "2"):
-        (tmp_path / "dkt" / version).mkdir(parents=True)
-        (tmp_path / "dkt" / version / "manifest.json").touch()
-    (tmp_path / "dkt" / "11").mkdir()
-    (tmp_path / "dkt" / ".12-x").mkdir()
-
-    assert newest_versions(tmp_path) == [tmp_path / "dkt" / "10"]
+    assert len({round(one.p_correct, 4) for one in alone}) == len(windows)
+    for company in companies:
+        for one, other in zip(alone, company, strict=True):
+            np.testing.assert_allclose(numbers(other), numbers(one), rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("what", ["no folder", "empty folder"])
-def test_no_model_is_refused(tmp_path, what):
-    """With the command that makes one."""
-    with pytest.raises(ArtifactInvalid):
-        newest_versions(tmp_path / "none" if what == "no folder" else tmp_path)
+def numbers(score):
+    """Return everything that a score says."""
+    knowledge = [] if score.knowledge_state is None else [score.prior, *score.knowledge_state]
+    return [score.p_correct, *knowledge]
 
 
-@pytest.mark.anyio
-async def test_one_spoilt_model_keeps_the_engine_from_opening(tmp_path, folder):
-    """Nobody finds out by asking."""
-    shutil.copytree(ARTIFACTS / "saint_plus", tmp_path / "saint_plus")
-    truncate(folder)
-    with pytest.raises(ArtifactInvalid, match="dkt"):
-        async with open_engine(Settings(artifact_dir=tmp_path)):
-            pass
+@pytest.mark.parametrize("model", MODELS)
+def test_a_knowledge_state_has_a_number_for_every_known_skill(model):
+    """Each a probability; a model without one says so, and gives no prior either."""
+    artifact = open_artifact(ARTIFACTS / model / "1", "cpu", 1)
+    empty = artifact.vocabulary.read(np.empty(0, INTERACTION))
+    window = window_of(empty, Query(UNSEEN, (UNSEEN,)), length=10)
+    [score] = artifact.scorer([window])
 
-
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
+    if artifact.has_knowledge_state:
+        [row] = artifact.scorer.run(collate([window]))["knowledge_state"]
+        assert row.shape == (artifact.manifest.n_skills + FIRST - UNSEEN,)
+        assert all(0 < p < 1 for p in row)
+        assert numbers(score)[1:] == list(row)
+        assert len(score.knowledge_state) == artifact.manifest.n_skills
+    else:
+        assert (score.knowledge_state, score.prior) == (None, None)

@@ -7,10 +7,11 @@ import random
 import threading
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.engine.batcher import Batcher, Bounds
+from app.engine.observer import NoObserver
 from app.engine.workers import Workers
 from app.errors import NotReady, Overloaded, ScoringFailed
 
@@ -47,6 +48,29 @@ class Gated(Echo):
         self.entered.set()
         self.gate.wait(30)
         return super().__call__(items)
+
+
+class Tally(NoObserver):
+    """Counts what it is told."""
+
+    def __init__(self) -> None:
+        self.waiting = self.refusals = self.left = self.failures = self.answered = 0
+
+    def queue_changed(self, model, waiting):
+        self.waiting = waiting
+
+    def refused(self, model):
+        self.refusals += 1
+
+    def abandoned(self, model):
+        self.left += 1
+
+    def failed(self, model):
+        self.failures += 1
+
+    def batch_ran(self, model, items, padded_places, real_places, wait_s, run_s):
+        assert items <= real_places <= padded_places
+        self.answered += items
 
 
 def bounds(items: int = 4, places: int = 1000, waiting: int = 100) -> Bounds:
@@ -188,6 +212,26 @@ async def test_a_run_that_hangs_is_seen_and_given_up_at_the_end():
         score.gate.set()
 
 
+async def test_a_caller_of_many_who_leaves_takes_all_of_them_along():
+    """What has not begun is never run, and is counted as abandoned."""
+    score, tally = Gated(), Tally()
+    async with (
+        Workers(1) as workers,
+        Batcher("m", score, workers, bounds(), observer=tally) as batcher,
+    ):
+        first = await held(batcher, score)
+        many = asyncio.create_task(batcher.submit_all(["a", "b", "c"]))
+        await asyncio.sleep(0)
+        many.cancel()
+        await asyncio.wait([many])
+        score.gate.set()
+        await first
+
+    assert score.runs == [["first"]]
+    assert (tally.left, tally.waiting, tally.answered) == (3, 0, 1)
+
+
+@settings(deadline=None)
 @given(st.integers(0, 2**32), st.integers(1, 3), st.integers(1, 5))
 def test_no_answer_is_lost_doubled_or_mixed_up(seed, threads, most):
     """Whatever callers leave and whatever items fail, each caller gets its own outcome."""

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from app.engine.providers import choose_provider, open_session, session_options
+from app.engine.providers import (
+    choose_provider,
+    open_session,
+    require_provider,
+    session_options,
+)
 from app.errors import ProviderUnavailable
 from tests.app.conftest import ARTIFACTS
 
@@ -33,10 +38,32 @@ def test_cpu_asks_for_nothing_more():
     assert (chosen.effective, chosen.fallback_reason) == ("cpu", None)
 
 
-def test_a_session_that_would_quietly_run_elsewhere_is_refused():
+def test_auto_that_falls_back_late_keeps_what_was_asked_for():
+    """CUDA may be built in and still not load: that is known only with the first session."""
+    chosen = choose_provider("auto", available=["CUDAExecutionProvider"])
+    fallen = chosen.fallen_back("no device")
+
+    assert (fallen.requested, fallen.effective) == ("auto", "cpu")
+    assert fallen.fallback_reason == "no device"
+
+
+def test_a_session_that_quietly_runs_elsewhere_is_refused():
     """ONNX Runtime without CUDA opens the graph on the CPU and says nothing."""
-    with pytest.raises(ProviderUnavailable):
-        open_session(GRAPH, "cuda", 1)
+    session = open_session(GRAPH, "cpu", 1)
+
+    require_provider(session, "cpu")
+    with pytest.raises(ProviderUnavailable, match=r"only CPUExecutionProvider\. libcublas"):
+        require_provider(session, "cuda", "libcublas.so is missing")
+
+
+def test_a_broken_graph_is_not_blamed_on_the_provider(tmp_path):
+    """Or `auto` would fall back, and `cuda` would name a package that is there."""
+    broken = tmp_path / "sequence.onnx"
+    broken.write_bytes(GRAPH.read_bytes()[:1000])
+
+    with pytest.raises(Exception, match=r"sequence\.onnx") as caught:
+        open_session(broken, "cuda", 1)
+    assert not isinstance(caught.value, ProviderUnavailable)
 
 
 def test_threads_are_told_and_never_spin():
