@@ -20,6 +20,9 @@ from models.training.config import FitConfig
 
 Item = TypeVar("Item")
 
+_LEAST_STEPS = 32  # an epoch
+_LEAST_PLACES = 512  # a step
+
 
 class Batch(NamedTuple):
     """Inputs of a network, the truth, and where it counts."""
@@ -40,7 +43,8 @@ def stretches(
         first = int(rng.integers(1, fit.stretch + 1)) if n > fit.stretch else n
         borders = [0, *range(first, n, fit.stretch), n] if n else [0]
         pieces += [(u, a, b) for a, b in pairwise(borders) if b > a]
-    for group in _batched(pieces, [b - a for _, a, b in pieces], fit.batch_places, rng):
+    lengths = [b - a for _, a, b in pieces]
+    for group in _batched(pieces, lengths, step_places(sum(lengths), fit), rng):
         windows = [users[u].stretch(a, b) for u, a, b in group]
         longest = max(len(w) for w in windows)
         right = np.zeros((len(group), longest), np.float32)
@@ -59,7 +63,7 @@ def windows(
     drawn = rng.permutation(len(rows))[: fit.windows]
     chosen = [rows[i] for i in drawn]
     lengths = [min(int(users[u].visible[r]) + 1, rule.length) for u, r in chosen]
-    for group in _batched(chosen, lengths, fit.batch_places, rng):
+    for group in _batched(chosen, lengths, step_places(sum(lengths), fit), rng):
         built = [users[u].window(r, rule) for u, r in group]
         right = np.array([users[u].history.response[r] for u, r in group], np.float32)
         yield _batch(built, right, np.ones_like(right), fit, rng)
@@ -69,8 +73,18 @@ def steps_an_epoch(users: Sequence[EncodedUser], rule: WindowRule | None, fit: F
     """Return about how many batches an epoch has; `rule` is None for stretches."""
     rows = sum(len(u) for u in users)
     if rule is None:
-        return max(1, round(rows / fit.batch_places * 1.2))
-    return max(1, -(-min(rows, fit.windows) * rule.length // fit.batch_places))
+        return max(1, round(rows / step_places(rows, fit) * 1.2))
+    places = min(rows, fit.windows) * rule.length
+    return max(1, -(-places // step_places(places, fit)))
+
+
+def step_places(places: int, fit: FitConfig) -> int:
+    """Return how many padded places one step takes of an epoch of so many.
+
+    `fit.batch_places`, but fewer where a small log would be over in a handful of steps: nothing is
+    learned in those.
+    """
+    return min(fit.batch_places, max(_LEAST_PLACES, places // _LEAST_STEPS))
 
 
 def _batch(

@@ -148,9 +148,10 @@ def _losses(network: Any, batch: batches.Batch, settings: FitConfig) -> tuple[Te
 
 def _lr(settings: FitConfig, step: int, last_step: int) -> float:
     """Rise in a line over the warm-up, then fall along a cosine to a twentieth."""
-    if step < settings.warmup_steps:
-        return settings.lr * (step + 1) / settings.warmup_steps
-    share = min(1.0, (step - settings.warmup_steps) / max(1, last_step - settings.warmup_steps))
+    warmup = min(settings.warmup_steps, last_step // 4)  # a short training is not all warm-up
+    if step < warmup:
+        return settings.lr * (step + 1) / warmup
+    share = min(1.0, (step - warmup) / max(1, last_step - warmup))
     return settings.lr * (0.05 + 0.95 * (1 + math.cos(math.pi * share)) / 2)
 
 
