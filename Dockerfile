@@ -2,7 +2,7 @@
 FROM python:3.11-slim-bookworm AS build
 COPY requirements.lock /
 RUN python -m venv /venv \
- && /venv/bin/pip install --no-cache-dir --disable-pip-version-check --require-hashes -r /requirements.lock \
+ && /venv/bin/pip install --no-cache-dir --disable-pip-version-check --no-deps --require-hashes -r /requirements.lock \
  && /venv/bin/pip uninstall -y -q pip setuptools
 COPY app /srv/app
 COPY models/__init__.py /srv/models/__init__.py

@@ -57,12 +57,12 @@ lock: .venv-dev/ready
 .venv/ready: requirements.lock
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "ktserve needs Python 3.11 or newer: make PYTHON=...")'
 	$(PYTHON) -m venv --clear .venv
-	.venv/bin/python -m pip $(PIP) --require-hashes -r requirements.lock
+	.venv/bin/python -m pip $(PIP) --no-deps --require-hashes -r requirements.lock
 	@touch $@
 
 .venv-dev/ready: requirements-dev.lock
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "ktserve needs Python 3.11 or newer: make PYTHON=...")'
 	$(PYTHON) -m venv --clear .venv-dev
 	$(DEV) -m pip $(PIP) --no-deps torch==2.13.0
-	$(DEV) -m pip $(PIP) --require-hashes -r requirements-dev.lock
+	$(DEV) -m pip $(PIP) --no-deps --require-hashes -r requirements-dev.lock
 	@touch $@
