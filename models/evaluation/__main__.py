@@ -2,9 +2,14 @@
 
     python -m models.evaluation runs/dkt-assist2017
     python -m models.evaluation artifacts/last_query/1 --users 40
+    python -m models.evaluation --protocol assist2009 --model dkt [--folds 0 1] [--threads 1]
+    python -m models.evaluation --table docs/benchmarks.md
 
 Prints AUC, accuracy, log loss and ECE with 95 % intervals, in all and by history length, and writes
 them as JSON. Of an artifact it is the ONNX graph that is measured, window by window, as served.
+
+With a protocol and a model it is a cell of the benchmark that is run: each fold is trained, or gone
+on with where it was killed, and measured, and the table is written anew.
 """
 
 from __future__ import annotations
@@ -17,12 +22,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from rich.console import Console
 from rich.progress import Progress
 
 from models.contract.artifact import MANIFEST
 from models.datasets.encoded import encode
 from models.datasets.split import SplitConfig, open_split
+from models.evaluation import benchmark
 from models.evaluation.graph import open_graph
 from models.evaluation.predictions import predict, predict_rows
 from models.evaluation.report import as_text, report
@@ -35,14 +42,23 @@ def main(arguments: list[str] | None = None) -> int:
         prog="python -m models.evaluation",
         description="Measure a run or an artifact on users it was not trained on.",
     )
-    parser.add_argument("folder", type=Path, help="run folder, or artifact folder")
+    parser.add_argument("folder", type=Path, nargs="?", help="run folder, or artifact folder")
     parser.add_argument("--split", choices=("test", "validation"), default="test")
     parser.add_argument("--users", type=int, help="only the first so many users of the split")
     parser.add_argument("--data", help="folder of the known data sets, if not where it was")
     parser.add_argument("--out", type=Path, help="JSON file (default: metrics.json in a run)")
     parser.add_argument("--rounds", type=int, default=200, help="bootstrap rounds")
+    parser.add_argument("--threads", type=int, help="torch's threads")
+    benchmark.add_arguments(parser)
     given = parser.parse_args(arguments)
+    if given.folder is None and not benchmark.is_asked(given):
+        parser.error("name a folder, or --protocol and --model, or --table")
+    if given.threads:
+        torch.set_num_threads(given.threads)
     try:
+        if benchmark.is_asked(given):
+            benchmark.run(given, Console(stderr=True))
+            return 0
         content = evaluate(
             given.folder, given.split, given.users, given.data, given.rounds, Console(stderr=True)
         )

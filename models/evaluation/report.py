@@ -46,6 +46,7 @@ def report(
     return {
         "scored": HEADLINE,
         "all": part(row >= 1),
+        "every_answer": part(row >= 0),
         "by_history_length": {
             name: part((length >= low) & (length <= high)) for name, low, high in BUCKETS
         },
