@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from models.contract.artifact import Graph
+from models.contract.counts import counts_of
 from models.contract.interaction import RIGHT, UNKNOWN, WRONG
 from models.contract.vocabulary import UNSEEN
 from models.contract.window import MISSING_S, Side, Window, collate
@@ -154,13 +155,15 @@ def drawn_windows(run: Run, rng: np.random.Generator, sizes: list[int]) -> list[
         response[-1] = UNKNOWN
         times = np.exp(rng.uniform(-2, 18, (2, size))).astype(np.float32)  # to two years
         times[rng.random((2, size)) < 0.2] = MISSING_S
+        question = rng.integers(UNSEEN, questions, size)
         windows.append(
             Window(
-                question=rng.integers(UNSEEN, questions, size),
+                question=question,
                 skills=named,
                 response=response,
                 lag_s=times[0],
                 elapsed_s=np.append(times[1, :-1], np.float32(MISSING_S)),
+                counts=counts_of(question, named, response, run.vocabulary.difficulty[question]),
             )
         )
     return windows

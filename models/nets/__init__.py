@@ -13,12 +13,14 @@ from typing import Any, Protocol, cast
 from torch import Tensor
 
 from models.nets.dkt import DKT, DKTConfig
+from models.nets.dkt_asked import DKTAsked, DKTAskedConfig
 from models.nets.last_query import LastQuery, LastQueryConfig
 from models.nets.layers import Places
 from models.nets.saint_plus import SaintPlus, SaintPlusConfig
 
 NETWORKS: dict[str, tuple[type, type]] = {
     "dkt": (DKTConfig, DKT),
+    "dkt_asked": (DKTAskedConfig, DKTAsked),
     "last_query": (LastQueryConfig, LastQuery),
     "saint_plus": (SaintPlusConfig, SaintPlus),
 }

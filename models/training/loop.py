@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +62,8 @@ def fit(
         network.load_state_dict(state["network"])
         optimizer.load_state_dict(state["optimizer"])
         step, best, best_epoch, done = (state[k] for k in ("step", "best", "best_epoch", "epoch"))
+    # Sliding windows are judged in blocks: nearly the same number, for one pass in place of many.
+    judged_by = replace(config.window, cut=max(config.window.cut, config.window.length // 2))
     rows = None if network.is_causal else _drawn(validation, settings.validation_rows, config.seed)
     for epoch in range(done + 1, settings.epochs + 1):
         if epoch - best_epoch > settings.patience and best_epoch:
@@ -78,7 +80,7 @@ def fit(
             step += 1
             if watch:
                 watch(len(losses), steps, float(np.mean(losses)))
-        found = predict(network, validation, config.window, rows=rows)
+        found = predict(network, validation, judged_by, rows=rows)
         reached = _auc_from_second(found, validation)
         is_best = reached > best
         if is_best:

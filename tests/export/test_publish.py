@@ -25,12 +25,14 @@ def drawn(vocabulary, rng, lengths, side):
     """Windows of drawn answers, of these lengths."""
     windows = []
     for n in lengths:
+        question = rng.integers(1, vocabulary.n_questions, n)
         history = History(
-            question=rng.integers(1, vocabulary.n_questions, n),
+            question=question,
             skills=np.sort(rng.integers(1, vocabulary.n_skills, (n, 2)), axis=1)[:, ::-1].copy(),
             response=rng.integers(0, 2, n),
             asked_ms=np.cumsum(rng.integers(0, 10**7, n)),
             elapsed_s=rng.uniform(-1, 300, n).astype(np.float32).clip(-1),
+            difficulty=vocabulary.difficulty[question],
         )
         query = Query(int(rng.integers(1, vocabulary.n_questions)), (2, 3), UNKNOWN_MS)
         windows.append(window_of(history, query, length=40))

@@ -6,6 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from models.contract.counts import counts_of
 from models.contract.interaction import RIGHT, UNKNOWN, WRONG
 from models.contract.window import MISSING_S, Window, collate
 from models.evaluation.predictions import tensors
@@ -21,6 +22,8 @@ OPTIONS = {
         "lag": "continuous",
         "elapsed": "categorical",
     },
+    "dkt_asked": {"width": 16, "hidden": 16, "lag": "categorical", "elapsed": "continuous"},
+    "dkt_asked, skills alone": {"width": 16, "hidden": 16, "question": False, "counts": False},
     "last_query": {"width": 16, "hidden": 16, "elapsed": "continuous"},
     "last_query, residual last": {"width": 16, "hidden": 16, "residual": "last"},
     "saint_plus": {"width": 16, "hidden": 16, "length": 40, "elapsed": "categorical"},
@@ -54,7 +57,10 @@ def window(size: int, seed: int) -> Window:
     times = (rng.random((2, size)) * 10_000).astype(np.float32)
     times[rng.random((2, size)) < 0.2] = MISSING_S
     times[1, -1] = MISSING_S
-    return Window(rng.integers(1, QUESTIONS, size), skills, response, times[0], times[1])
+    question = rng.integers(1, QUESTIONS, size)
+    difficulty = rng.integers(0, 50, (size, 2)).astype(np.float32)
+    counts = counts_of(question, skills, response, difficulty)
+    return Window(question, skills, response, times[0], times[1], counts)
 
 
 def answers(network: torch.nn.Module, batch: dict[str, np.ndarray]) -> np.ndarray:
