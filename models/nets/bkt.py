@@ -83,8 +83,7 @@ def touches_of(skills: Tensor, response: Tensor) -> Touches:
     skill = skills.flatten(1)  # (B, N)
     right = (response == RIGHT)[:, :, None].expand_as(skills).flatten(1)
     place = torch.arange(skill.shape[1], device=skill.device)
-    # The place in the key keeps the order of time, and leaves no ties, which sorts break as they
-    # like.
+    # The place in the key keeps the order of time, and leaves no ties to the sort's own taste.
     order = (skill * skill.shape[1] + place).argsort(dim=1)
     return Touches(skill.gather(1, order), right.gather(1, order), order)
 
@@ -205,7 +204,7 @@ class BKT(nn.Module):
         return torch.logit(set_mean(p[..., None], skills).squeeze(-1), eps=1e-7)
 
     def _check(self, batch: Inputs) -> None:
-        """Refuse windows whose last answers would be left out; a graph has its manifest's rule."""
+        """Refuse windows whose first answers would be left out; a graph has its manifest's rule."""
         if not torch.compiler.is_exporting() and batch.mask.shape[1] > self.config.length:
             raise ValueError(
                 f"a window of {batch.mask.shape[1]} places; model.length is {self.config.length}"

@@ -17,7 +17,7 @@ from models.evaluation.run import PROGRESS
 from models.nets.bkt import BKT, SkillParameters
 from models.training import checkpoint
 from models.training.baum_welch import Bounds, Chances, Floats, Sequences, expect, maximise
-from models.training.config import TrainingConfig
+from models.training.config import ConfigInvalid, TrainingConfig
 from models.training.loop import EpochRecord, Watch, auc_from_second
 
 
@@ -35,9 +35,13 @@ def fit(
     likely. The record's loss is the mean negative log likelihood of an answer on one skill. Goes on
     from `folder`'s newest round where there is one, and ends as a run that was not stopped. Stops
     after `fit.patience` rounds without a better validation AUC, or when a round gains less than
-    `fit.tolerance`.
+    `fit.tolerance`. Raises `ConfigInvalid` where windows are longer than the network reads.
     """
     settings, options = config.fit, network.config
+    if config.window.length > options.length:
+        raise ConfigInvalid(
+            f"window.length = {config.window.length}: at most model.length, {options.length}"
+        )
     bounds = Bounds(options.max_guess, options.max_slip, options.forgets)
     alone = Sequences.of(train, options.n_skills)
     sequences = alone.pooled()

@@ -14,7 +14,7 @@ from models.evaluation.run import WEIGHTS
 from models.nets import build
 from models.training import em
 from models.training.baum_welch import Bounds, Chances, Sequences, expect, maximise
-from models.training.config import TrainingConfig
+from models.training.config import ConfigInvalid, TrainingConfig
 
 UNSEEN_COLUMN = 0
 BOUNDS = Bounds(guess=0.4, slip=0.3, forgets=True)
@@ -192,6 +192,15 @@ def test_a_skill_never_met_is_fitted_on_all_answers_together():
     for chance in chances:
         assert chance[UNSEEN_COLUMN] == pytest.approx(chance[1])
     assert sequences.right.sum() == sum((u.history.response == RIGHT).sum() for u in users)
+
+
+def test_windows_longer_than_the_network_reads_are_refused(tmp_path):
+    """Its graph would leave out their first answers without a word."""
+    content = {"name": "b", "network": "bkt", "data": {"set": "drawn"}, "window": {"length": 9}}
+    network = build("bkt", {"n_questions": 3, "n_skills": 3, "length": 8})
+
+    with pytest.raises(ConfigInvalid, match="at most model"):
+        next(em.fit(network, TrainingConfig.of(content), tmp_path, [], []))
 
 
 def _fields(history: History) -> dict:
