@@ -139,9 +139,9 @@ def answer(run: Run, batch: Arrays) -> Arrays:
         return {"p_correct": torch.sigmoid(run.network(*inputs)).numpy()}
 
 
-def start_state(run: Run) -> NDArray[np.float32]:
-    """Return a network's state before any answer, (2, layers, hidden)."""
-    return run.network.recurrence.start.detach().numpy()  # type: ignore[no-any-return]
+def start_state(run: Run) -> NDArray[np.floating[Any]]:
+    """Return a network's state before any answer, without a batch axis."""
+    return run.network.start_state().detach().numpy()  # type: ignore[no-any-return]
 
 
 def drawn_windows(run: Run, rng: np.random.Generator, sizes: list[int]) -> list[Window]:

@@ -148,9 +148,12 @@ def _manifest(
 
 
 def _features(run: Run) -> dict[str, Any]:
-    """Say how each input enters, in words: the graph itself does the encoding."""
+    """Say how each input enters, in words: the graph itself does the encoding.
+
+    A network that reads its inputs in another way than most says so in its `features`.
+    """
     time = {"missing": -1, "longest_s": LONGEST_S}
-    return {
+    usual = {
         "question": "own embedding" if run.config.get("question", True) else "not read",
         "skills": "a set: mean of the members' embeddings",
         "response": "moves right by one place; the asked question's is UNKNOWN",
@@ -165,10 +168,11 @@ def _features(run: Run) -> dict[str, Any]:
             **time,
         },
     }
+    return {**usual, **getattr(run.network, "features", {})}
 
 
 def _default(run: Run, option: str) -> Any:
-    return getattr(run.network.config, option)
+    return getattr(run.network.config, option, "none")
 
 
 def _with_files(manifest: Manifest, files: dict[str, str]) -> Manifest:

@@ -22,7 +22,6 @@ from torch import Tensor, nn
 from models.contract.artifact import SEQUENCE, STEP, Graph, Port
 from models.contract.window import INPUTS
 from models.evaluation.run import Run, open_run
-from models.nets.dkt import DKTStep
 
 OPSET = 23  # has Attention as one operator, which ONNX Runtime runs on CPU and CUDA
 
@@ -45,6 +44,22 @@ class SequenceGraph(nn.Module):
         return (torch.sigmoid(self.network(*inputs)),)
 
 
+class StepGraph(nn.Module):
+    """A state and one answered place -> the next state, and the knowledge state (B, S) after it."""
+
+    def __init__(self, network: Any) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, Tensor]:
+        """Take the state and then the tensors of `INPUTS` without their sequence axis or `mask`."""
+        state, *one = inputs
+        places = {name: t[:, None] for name, t in zip(_of_one_place(), one, strict=True)}
+        places["mask"] = torch.ones_like(places["question"], dtype=torch.bool)
+        state, knowledge = self.network.step(state, *(places[name] for name in INPUTS))
+        return state, torch.sigmoid(knowledge)
+
+
 def graph_of(run: Run, name: str) -> tuple[nn.Module, Graph, tuple[Tensor, ...]]:
     """Return the module to trace, the ports its file must have, and example inputs.
 
@@ -59,21 +74,18 @@ def graph_of(run: Run, name: str) -> tuple[nn.Module, Graph, tuple[Tensor, ...]]
             outputs.append(knowledge)
         ports = Graph(file=SEQUENCE, inputs=tuple(inputs), outputs=tuple(outputs))
         return SequenceGraph(run.network), ports, _example(ports)
-    if (
-        name == "step"
-        and hasattr(run.network, "recurrence")
-        and hasattr(run.network, "with_knowledge")
-    ):
-        start = run.network.recurrence.start
-        state = Port(name="state", dtype="float32", axes=("batch", *start.shape))
+    if name == "step" and hasattr(run.network, "start_state"):
+        start = run.network.start_state()
+        dtype = str(start.dtype).removeprefix("torch.")
+        state = Port(name="state", dtype=dtype, axes=("batch", *start.shape))
         one = [
             Port(name=p.name, dtype=p.dtype, axes=tuple(a for a in p.axes if a != "sequence"))
             for p in inputs
-            if p.name != "mask"
+            if p.name in _of_one_place()
         ]
-        next_state = Port(name="next_state", dtype="float32", axes=state.axes)
+        next_state = Port(name="next_state", dtype=dtype, axes=state.axes)
         ports = Graph(file=STEP, inputs=(state, *one), outputs=(next_state, knowledge))
-        return DKTStep(run.network), ports, _example(ports)
+        return StepGraph(run.network), ports, _example(ports)
     raise ValueError(f"{run.kind} has no graph {name!r}")
 
 
@@ -84,8 +96,6 @@ def export(run: Run, name: str, path: Path) -> None:
         {i: torch.export.Dim.DYNAMIC for i, axis in enumerate(p.axes) if isinstance(axis, str)}
         for p in ports.inputs
     ]
-    # SequenceGraph takes *inputs: one argument that is a tuple, so its shapes are nested once.
-    shapes: Any = (tuple(axes),) if isinstance(module, SequenceGraph) else tuple(axes)
     torch.backends.mha.set_fastpath_enabled(False)
     with torch.no_grad():
         program = torch.onnx.export(
@@ -95,7 +105,7 @@ def export(run: Run, name: str, path: Path) -> None:
             opset_version=OPSET,
             input_names=[p.name for p in ports.inputs],
             output_names=[p.name for p in ports.outputs],
-            dynamic_shapes=shapes,
+            dynamic_shapes=(tuple(axes),),  # nested: *inputs is one argument, a tuple
             optimize=True,
             verbose=False,
         )
@@ -105,6 +115,11 @@ def export(run: Run, name: str, path: Path) -> None:
     _name_axes(model, ports)
     onnx.checker.check_model(model, full_check=True)
     onnx.save(model, str(path))
+
+
+def _of_one_place() -> list[str]:
+    """Return the inputs of a step: a single place needs no mask."""
+    return [name for name in INPUTS if name != "mask"]
 
 
 def _example(ports: Graph) -> tuple[Tensor, ...]:
@@ -117,7 +132,8 @@ def _example(ports: Graph) -> tuple[Tensor, ...]:
         elif port.dtype == "bool":
             example.append(torch.ones(shape, dtype=torch.bool))
         else:
-            example.append(torch.rand(shape, generator=generator))
+            values = torch.rand(shape, generator=generator)
+            example.append(values.double() if port.dtype == "float64" else values)
     return tuple(example)
 
 

@@ -54,6 +54,7 @@ class DKTAsked(nn.Module):
     """Interactions in; the chance of the asked question out."""
 
     is_causal = True
+    fitted_by = "gradient"
 
     def __init__(self, config: DKTAskedConfig) -> None:
         super().__init__()

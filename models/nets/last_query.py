@@ -52,6 +52,8 @@ class LastQueryConfig:
 class LastQuery(nn.Module):
     """Embed -> one attention query -> added to every place (or the last) -> FFN -> LSTM -> head."""
 
+    fitted_by = "gradient"
+
     def __init__(self, config: LastQueryConfig) -> None:
         super().__init__()
         self.config = config

@@ -52,6 +52,7 @@ class SaintPlus(nn.Module):
     """Encoder of questions, decoder of answers."""
 
     is_causal = True
+    fitted_by = "gradient"
 
     def __init__(self, config: SaintPlusConfig) -> None:
         super().__init__()

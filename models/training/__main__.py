@@ -21,7 +21,7 @@ from models.evaluation.run import RunInvalid
 from models.nets import build
 from models.training import checkpoint
 from models.training.config import TrainingConfig
-from models.training.loop import fit
+from models.training.fitters import fit
 
 
 def main(arguments: list[str] | None = None) -> int:

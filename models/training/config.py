@@ -38,10 +38,13 @@ class FitConfig:
     reconstruct: float = 0.0  # DKT+: weight of predicting the answer just seen
     waviness_l1: float = 0.0  # DKT+: weight of the mean step of the knowledge state
     waviness_l2: float = 0.0  # DKT+: weight of its mean squared step
+    restarts: int = 5  # EM: random starts; for each skill, the likeliest is kept
+    tolerance: float = 1e-6  # EM: the end, when a round gains less, in nats an answer
     threads: int = 0  # 0: torch's own choice
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "patience", "lr", "clip_norm", "batch_places", "stretch", "windows"):
+        positive = ("epochs", "patience", "lr", "clip_norm", "batch_places", "stretch", "windows")
+        for name in (*positive, "restarts"):
             if not getattr(self, name) > 0:
                 raise ConfigInvalid(f"fit.{name} = {getattr(self, name)!r}: must be above 0")
         for name in ("unseen", "untimed"):

@@ -1,4 +1,4 @@
-"""The one training loop, for every network."""
+"""The one training loop, for every network that learns by gradients."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def fit(
             if watch:
                 watch(len(losses), steps, float(np.mean(losses)))
         found = predict(network, validation, judged_by, rows=rows)
-        reached = _auc_from_second(found, validation)
+        reached = auc_from_second(found, validation)
         is_best = reached > best
         if is_best:
             best, best_epoch = reached, epoch
@@ -164,7 +164,8 @@ def _drawn(users: Sequence[EncodedUser], rows: int, seed: int) -> list[tuple[int
     return [every[i] for i in chosen]
 
 
-def _auc_from_second(found: Sequence[Any], users: Sequence[EncodedUser]) -> float:
+def auc_from_second(found: Sequence[Any], users: Sequence[EncodedUser]) -> float:
+    """Return the AUC of p found for each user's rows, the first row and NaN left out."""
     p = np.concatenate([f[1:] for f in found])
     right = np.concatenate([u.history.response[1:] for u in users])
     known = ~np.isnan(p)

@@ -14,6 +14,8 @@ from models.nets import NETWORKS, build
 
 QUESTIONS, SKILLS = 30, 9
 OPTIONS = {
+    "bkt": {"length": 40},
+    "bkt, forgetting": {"length": 40, "forgets": True},
     "dkt": {"hidden": 16},
     "dkt, every input": {
         "hidden": 16,
