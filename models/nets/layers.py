@@ -6,7 +6,7 @@ Letters: B batch, L places, K skills of a question, D model width, H heads.
 from __future__ import annotations
 
 import math
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +16,7 @@ from models.contract.interaction import PAD_RESPONSE
 from models.contract.vocabulary import PAD
 
 TimeForm = Literal["none", "categorical", "continuous"]
+AskedBy = Literal["both", "questions", "skills"]
 
 N_RESPONSES = PAD_RESPONSE + 1
 LONGEST_S = 7 * 86_400.0  # a week: a longer pause tells no more
@@ -86,6 +87,29 @@ def set_mean(values: Tensor, skills: Tensor) -> Tensor:
     """Return the mean of `values` (..., K, D) over the real members of `skills` (..., K)."""
     real = (skills != PAD).to(values.dtype)[..., None]  # (..., K, 1)
     return (values * real).sum(dim=-2) / real.sum(dim=-2).clamp(min=1.0)
+
+
+def asked_tables(
+    by: AskedBy, *, n_questions: int, n_skills: int, width: int
+) -> tuple[nn.Embedding | None, SkillSet | None]:
+    """Return the table of questions and that of skills, None for the one that `by` leaves out.
+
+    Raises `ValueError` where `by` is none of its words.
+    """
+    if by not in get_args(AskedBy):
+        raise ValueError(f"inputs = {by!r}: must be one of {', '.join(get_args(AskedBy))}")
+    question = None if by == "skills" else nn.Embedding(n_questions, width)
+    skills = None if by == "questions" else SkillSet(n_skills, width)
+    return question, skills
+
+
+def asked(batch: Inputs, question: nn.Embedding | None, skills: SkillSet | None) -> Tensor:
+    """Return (B, L, D): what is asked at each place, by the tables that there are."""
+    if question is None:
+        assert skills is not None, "asked_tables leaves one out, never both"
+        return skills(batch.skills)  # type: ignore[no-any-return]
+    x = question(batch.question)
+    return x if skills is None else x + skills(batch.skills)  # type: ignore[no-any-return]
 
 
 class TimeEmbedding(nn.Module):
@@ -171,6 +195,21 @@ class Attention(nn.Module):
     def merge(self, x: Tensor) -> Tensor:
         """(B, H, L, D/H) -> (B, L, D), through the output projection."""
         return self.out(x.transpose(1, 2).flatten(-2))  # type: ignore[no-any-return]
+
+
+class CausalAttention(nn.Module):
+    """Attention to no later place; with `recency`, near places are cheaper than far ones."""
+
+    def __init__(self, width: int, heads: int, dropout: float, *, recency: bool) -> None:
+        super().__init__()
+        self.attention = Attention(width, heads, dropout)
+        self.recency = Recency(heads) if recency else None
+
+    def forward(self, x: Tensor, memory: Tensor, mask: Tensor, place: Tensor) -> Tensor:
+        """(B, L, D), (B, L, D), (L, L), (L,) -> (B, L, D)."""
+        if self.recency is not None:
+            return self.attention(x, memory, self.recency(mask, place))  # type: ignore[no-any-return]
+        return self.attention(x, memory, mask[None, None])  # type: ignore[no-any-return]
 
 
 class FeedForward(nn.Module):

@@ -23,6 +23,14 @@ OPTIONS = {
     },
     "last_query": {"width": 16, "hidden": 16, "elapsed": "continuous"},
     "last_query, residual last": {"width": 16, "hidden": 16, "residual": "last"},
+    "saint": {"width": 16, "hidden": 16, "length": 40},
+    "saint, skills and recency": {
+        "width": 16,
+        "hidden": 16,
+        "length": 40,
+        "inputs": "skills",
+        "recency": True,
+    },
     "saint_plus": {"width": 16, "hidden": 16, "length": 40, "elapsed": "categorical"},
     "saint_plus, continuous, as published": {
         "width": 16,
@@ -32,6 +40,16 @@ OPTIONS = {
         "elapsed": "continuous",
         "recency": False,
     },
+    "sakt": {"width": 16, "hidden": 16, "length": 40},
+    "sakt, deep, both inputs and recency": {
+        "width": 16,
+        "hidden": 16,
+        "length": 40,
+        "layers": 2,
+        "inputs": "both",
+        "recency": True,
+    },
+    "sakt, questions": {"width": 16, "hidden": 16, "length": 40, "inputs": "questions"},
 }
 
 
@@ -204,6 +222,41 @@ def test_the_knowledge_state_of_a_newcomer_is_the_learned_start():
 
     torch.testing.assert_close(first, second)
     assert first.shape == (1, SKILLS - 1)
+
+
+@pytest.mark.parametrize("name", ["saint", "saint_plus", "sakt"])
+@pytest.mark.parametrize("inputs", ["questions", "skills", "both"])
+def test_a_network_reads_the_inputs_it_is_configured_for(name, inputs):
+    """What the asked question is, and what was asked before, is told by those alone."""
+    torch.manual_seed(0)
+    sizes = {"n_questions": QUESTIONS, "n_skills": SKILLS, "width": 16, "hidden": 16, "length": 40}
+    network = build(name, {**sizes, "inputs": inputs}).eval()
+    batch = collate([window(9, 4)])
+    before = answers(network, batch)
+    for field, read_by in (("question", "questions"), ("skills", "skills")):
+        for place in (3, 8):
+            changed = {k: v.copy() for k, v in batch.items()}
+            changed[field][0, place] = np.where(batch[field][0, place] == 1, 2, 1)
+
+            is_read = not np.allclose(answers(network, changed), before, atol=1e-6)
+            assert is_read is (inputs in (read_by, "both"))
+
+
+def test_inputs_that_no_network_has_are_refused():
+    with pytest.raises(ValueError, match="inputs = 'lectures': must be one of both"):
+        build("sakt", {"n_questions": 5, "n_skills": 5, "inputs": "lectures"})
+
+
+def test_saint_plus_without_times_is_saint():
+    """The times are all that is between them."""
+    sizes = {"n_questions": QUESTIONS, "n_skills": SKILLS, "width": 16, "hidden": 16}
+    torch.manual_seed(0)
+    saint = build("saint", {**sizes, "recency": True}).eval()
+    torch.manual_seed(0)
+    plus = build("saint_plus", {**sizes, "lag": "none"}).eval()
+    batch = collate([window(9, 4), window(3, 1)])
+
+    np.testing.assert_array_equal(answers(plus, batch), answers(saint, batch))
 
 
 def test_unknown_names_are_refused_with_what_is_known():

@@ -25,7 +25,9 @@ from models.training.loop import fit
 NETWORKS = {
     "dkt": {"hidden": 16},
     "last_query": {"width": 16, "hidden": 16},
+    "saint": {"width": 16, "hidden": 16, "length": 40, "recency": True},
     "saint_plus": {"width": 16, "hidden": 16, "length": 40},
+    "sakt": {"width": 16, "hidden": 16, "length": 40, "inputs": "both"},
 }
 
 
