@@ -17,6 +17,7 @@ from models.contract.vocabulary import PAD
 
 TimeForm = Literal["none", "categorical", "continuous"]
 AskedBy = Literal["both", "questions", "skills"]
+Norm = Literal["layer", "t_fixup", "none"]
 
 N_RESPONSES = PAD_RESPONSE + 1
 LONGEST_S = 7 * 86_400.0  # a week: a longer pause tells no more
@@ -212,6 +213,16 @@ class CausalAttention(nn.Module):
         return self.attention(x, memory, mask[None, None])  # type: ignore[no-any-return]
 
 
+def norm_of(norm: Norm, width: int) -> nn.Module:
+    """Return what stands where a LayerNorm may stand; without one, x goes on as it came.
+
+    Raises `ValueError` where `norm` is none of its words.
+    """
+    if norm not in get_args(Norm):
+        raise ValueError(f"norm = {norm!r}: must be one of {', '.join(get_args(Norm))}")
+    return nn.LayerNorm(width) if norm == "layer" else nn.Identity()
+
+
 class FeedForward(nn.Module):
     """Two linear maps with a ReLU between."""
 
@@ -224,6 +235,26 @@ class FeedForward(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(..., D) -> (..., D)."""
         return self.fall(self.drop(F.relu(self.rise(x))))  # type: ignore[no-any-return]
+
+
+class FixupBranch(nn.Module):
+    """A residual branch for `initialisation.fixup`: a scalar before each map, one factor after.
+
+    Zhang et al. 2019, rule 3. The scalars stand in for the shift and the scale of a norm.
+    """
+
+    def __init__(self, width: int, hidden: int) -> None:
+        super().__init__()
+        self.rise = nn.Linear(width, hidden, bias=False)
+        self.fall = nn.Linear(hidden, width, bias=False)
+        self.shift = nn.Parameter(torch.zeros(4))
+        self.scale = nn.Parameter(torch.ones(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., D) -> (..., D), the input added."""
+        before_rise, before_relu, before_fall, after = self.shift
+        y = F.relu(self.rise(x + before_rise) + before_relu)
+        return x + self.scale * self.fall(y + before_fall) + after  # type: ignore[no-any-return]
 
 
 class Recurrence(nn.Module):

@@ -14,13 +14,14 @@ import torch
 from torch import Tensor, nn
 
 from models.contract.masks import causal
-from models.nets.initialisation import initialise
+from models.nets.initialisation import initialise, t_fixup
 from models.nets.layers import (
     N_RESPONSES,
     AskedBy,
     CausalAttention,
     FeedForward,
     Inputs,
+    Norm,
     Places,
     TimeEmbedding,
     TimeForm,
@@ -28,6 +29,7 @@ from models.nets.layers import (
     asked,
     asked_tables,
     at_last,
+    norm_of,
     shifted,
 )
 
@@ -46,6 +48,7 @@ class SaintConfig:
     hidden: int = 192  # of the feed-forward layers
     dropout: float = 0.1
     recency: bool = False  # a learned price of distance in every attention; not in the paper
+    norm: Norm = "layer"  # t_fixup: no LayerNorm, and weights that need neither it nor a warm-up
 
 
 class Saint(nn.Module):
@@ -73,13 +76,21 @@ class Saint(nn.Module):
         self.lag = TimeEmbedding(lag, width)
         self.encoder = nn.ModuleList(EncoderLayer(config) for _ in range(config.layers))
         self.decoder = nn.ModuleList(DecoderLayer(config) for _ in range(config.layers))
-        self.norm_encoder = nn.LayerNorm(width)
-        self.norm_decoder = nn.LayerNorm(width)
+        self.norm_encoder = norm_of(config.norm, width)
+        self.norm_decoder = norm_of(config.norm, width)
         self.drop = nn.Dropout(config.dropout)
         self.read_out = nn.Linear(width, 1)
-        initialise(self)
+        initialise(self, before_relu="kaiming" if config.norm == "layer" else "xavier")
         nn.init.normal_(self.start, std=width**-0.5)
         nn.init.normal_(self.read_out.weight, std=0.02)  # begin near no opinion
+        if config.norm == "t_fixup":
+            asked_by = (self.question, self.skills, self.position)
+            heard = (self.response, self.start, self.elapsed, self.lag)
+            t_fixup(
+                encoder=list(self.encoder),
+                decoder=list(self.decoder),
+                embeddings=(*asked_by, *heard),
+            )
 
     def forward(self, *inputs: Tensor) -> Tensor:
         """Return the logit that the last question is answered right, (B,)."""
@@ -115,9 +126,9 @@ class EncoderLayer(nn.Module):
 
     def __init__(self, config: SaintConfig) -> None:
         super().__init__()
-        self.norm_self = nn.LayerNorm(config.width)
+        self.norm_self = norm_of(config.norm, config.width)
         self.attend_self = _attention(config)
-        self.norm_feed_forward = nn.LayerNorm(config.width)
+        self.norm_feed_forward = norm_of(config.norm, config.width)
         self.feed_forward = FeedForward(config.width, config.hidden, config.dropout)
         self.drop = nn.Dropout(config.dropout)
 
@@ -133,11 +144,11 @@ class DecoderLayer(nn.Module):
 
     def __init__(self, config: SaintConfig) -> None:
         super().__init__()
-        self.norm_self = nn.LayerNorm(config.width)
+        self.norm_self = norm_of(config.norm, config.width)
         self.attend_self = _attention(config)
-        self.norm_cross = nn.LayerNorm(config.width)
+        self.norm_cross = norm_of(config.norm, config.width)
         self.attend_cross = _attention(config)
-        self.norm_feed_forward = nn.LayerNorm(config.width)
+        self.norm_feed_forward = norm_of(config.norm, config.width)
         self.feed_forward = FeedForward(config.width, config.hidden, config.dropout)
         self.drop = nn.Dropout(config.dropout)
 

@@ -16,17 +16,19 @@ from torch import Tensor, nn
 
 from models.contract.interaction import RIGHT
 from models.contract.masks import causal
-from models.nets.initialisation import initialise
+from models.nets.initialisation import initialise, t_fixup
 from models.nets.layers import (
     AskedBy,
     CausalAttention,
     FeedForward,
     Inputs,
+    Norm,
     Places,
     align_right,
     asked,
     asked_tables,
     at_last,
+    norm_of,
     set_mean,
     shifted,
 )
@@ -46,6 +48,7 @@ class SaktConfig:
     hidden: int = 128  # of the feed-forward layers
     dropout: float = 0.2
     recency: bool = False  # a learned price of distance in every attention; not in the paper
+    norm: Norm = "layer"  # t_fixup: no LayerNorm, and weights that need neither it nor a warm-up
 
 
 class Sakt(nn.Module):
@@ -69,8 +72,12 @@ class Sakt(nn.Module):
         self.layers = nn.ModuleList(SaktLayer(config) for _ in range(config.layers))
         self.drop = nn.Dropout(config.dropout)
         self.read_out = nn.Linear(width, 1)
-        initialise(self)
+        initialise(self, before_relu="kaiming" if config.norm == "layer" else "xavier")
         nn.init.normal_(self.start, std=width**-0.5)
+        if config.norm == "t_fixup":
+            asked_by = (self.question, self.skills)
+            past = (self.question_answered, self.skills_answered, self.position, self.start)
+            t_fixup(encoder=list(self.layers), embeddings=(*asked_by, *past))
 
     def forward(self, *inputs: Tensor) -> Tensor:
         """Return the logit that the last question is answered right, (B,)."""
@@ -115,9 +122,9 @@ class SaktLayer(nn.Module):
         self.attend = CausalAttention(
             config.width, config.heads, config.dropout, recency=config.recency
         )
-        self.norm_attend = nn.LayerNorm(config.width)
+        self.norm_attend = norm_of(config.norm, config.width)
         self.feed_forward = FeedForward(config.width, config.hidden, config.dropout)
-        self.norm_feed_forward = nn.LayerNorm(config.width)
+        self.norm_feed_forward = norm_of(config.norm, config.width)
         self.drop = nn.Dropout(config.dropout)
 
     def forward(self, x: Tensor, past: Tensor, mask: Tensor, place: Tensor) -> Tensor:
