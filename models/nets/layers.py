@@ -62,8 +62,11 @@ def align_right(inputs: Inputs) -> Inputs:
 
 
 def at_last(x: Tensor, mask: Tensor) -> Tensor:
-    """Return (B, D): the row of `x` (B, L, D) at the last real place of right-padded windows."""
-    last = mask.to(torch.int64).sum(dim=1) - 1  # (B,)
+    """Return (B, D): the row of `x` (B, L, D) at the last real place of right-padded windows.
+
+    A row that is all padding gives its first place: it must not take its whole batch down.
+    """
+    last = (mask.to(torch.int64).sum(dim=1) - 1).clamp(min=0)  # (B,)
     return x.gather(1, last[:, None, None].expand(-1, 1, x.shape[2])).squeeze(1)
 
 
