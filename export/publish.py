@@ -153,17 +153,21 @@ def _features(run: Run) -> dict[str, Any]:
     A network that reads its inputs in another way than most says so in its `features`.
     """
     time = {"missing": -1, "longest_s": LONGEST_S}
+    asked_by = _option(run, "inputs", "both")
+    question = asked_by != "skills" and _option(run, "question", True)
     usual = {
-        "question": "own embedding" if run.config.get("question", True) else "not read",
-        "skills": "a set: mean of the members' embeddings",
+        "question": "own embedding" if question else "not read",
+        "skills": "a set: mean of the members' embeddings"
+        if asked_by != "questions"
+        else "not read",
         "response": "moves right by one place; the asked question's is UNKNOWN",
         "lag_s": {
-            "form": run.config.get("lag", _default(run, "lag")),
+            "form": _option(run, "lag", "none"),
             "is": "from the ask before to this ask, at its own place",
             **time,
         },
         "elapsed_s": {
-            "form": run.config.get("elapsed", _default(run, "elapsed")),
+            "form": _option(run, "elapsed", "none"),
             "is": "time taken to answer, moves with the response",
             **time,
         },
@@ -171,8 +175,9 @@ def _features(run: Run) -> dict[str, Any]:
     return {**usual, **getattr(run.network, "features", {})}
 
 
-def _default(run: Run, option: str) -> Any:
-    return getattr(run.network.config, option, "none")
+def _option(run: Run, name: str, absent: Any) -> Any:
+    """Return an option of the run's network as it was built; `absent` where it has no such one."""
+    return getattr(run.network.config, name, absent)
 
 
 def _with_files(manifest: Manifest, files: dict[str, str]) -> Manifest:

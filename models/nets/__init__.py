@@ -19,14 +19,18 @@ from models.nets.dkt import DKT, DKTConfig
 from models.nets.dkt_asked import DKTAsked, DKTAskedConfig
 from models.nets.last_query import LastQuery, LastQueryConfig
 from models.nets.layers import Places
+from models.nets.saint import Saint, SaintConfig
 from models.nets.saint_plus import SaintPlus, SaintPlusConfig
+from models.nets.sakt import Sakt, SaktConfig
 
 NETWORKS: dict[str, tuple[type, type]] = {
     "bkt": (BKTConfig, BKT),
     "dkt": (DKTConfig, DKT),
     "dkt_asked": (DKTAskedConfig, DKTAsked),
     "last_query": (LastQueryConfig, LastQuery),
+    "saint": (SaintConfig, Saint),
     "saint_plus": (SaintPlusConfig, SaintPlus),
+    "sakt": (SaktConfig, Sakt),
 }
 
 

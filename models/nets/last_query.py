@@ -17,12 +17,13 @@ from torch import Tensor, nn
 from models.contract.interaction import UNKNOWN
 from models.contract.masks import last_query
 from models.contract.window import MISSING_S
-from models.nets.initialisation import initialise
+from models.nets.initialisation import initialise, t_fixup
 from models.nets.layers import (
     N_RESPONSES,
     Attention,
     FeedForward,
     Inputs,
+    Norm,
     Places,
     Recurrence,
     SkillSet,
@@ -30,6 +31,7 @@ from models.nets.layers import (
     TimeForm,
     align_right,
     at_last,
+    norm_of,
     shifted,
 )
 
@@ -47,6 +49,7 @@ class LastQueryConfig:
     residual: Literal["broadcast", "last"] = "broadcast"
     lag: TimeForm = "categorical"
     elapsed: TimeForm = "none"
+    norm: Norm = "layer"  # t_fixup: no LayerNorm, and weights that need neither it nor a warm-up
 
 
 class LastQuery(nn.Module):
@@ -64,14 +67,18 @@ class LastQuery(nn.Module):
         self.lag = TimeEmbedding(config.lag, width)
         self.elapsed = TimeEmbedding(config.elapsed, width)
         self.attention = Attention(width, config.heads, config.dropout)
-        self.norm_attention = nn.LayerNorm(width)
+        self.norm_attention = norm_of(config.norm, width)
         self.feed_forward = FeedForward(width, config.hidden, config.dropout)
-        self.norm_feed_forward = nn.LayerNorm(width)
+        self.norm_feed_forward = norm_of(config.norm, width)
         self.recurrence = Recurrence(width, width)
         self.drop = nn.Dropout(config.dropout)
         self.head = FeedForward(width, width, config.dropout)
         self.read_out = nn.Linear(width, 1)
-        initialise(self)
+        initialise(self, before_relu="kaiming" if config.norm == "layer" else "xavier")
+        if config.norm == "t_fixup":
+            encoder = nn.ModuleList([self.attention, self.feed_forward])
+            embeddings = (self.question, self.skills, self.response, self.lag, self.elapsed)
+            t_fixup(encoder=[encoder], embeddings=embeddings)
 
     @property
     def is_causal(self) -> bool:

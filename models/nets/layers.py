@@ -6,7 +6,7 @@ Letters: B batch, L places, K skills of a question, D model width, H heads.
 from __future__ import annotations
 
 import math
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +17,8 @@ from models.contract.interaction import PAD_RESPONSE
 from models.contract.vocabulary import PAD
 
 TimeForm = Literal["none", "categorical", "continuous"]
+AskedBy = Literal["both", "questions", "skills"]
+Norm = Literal["layer", "t_fixup", "none"]
 
 N_RESPONSES = PAD_RESPONSE + 1
 LONGEST_S = 7 * 86_400.0  # a week: a longer pause tells no more
@@ -63,8 +65,11 @@ def align_right(inputs: Inputs) -> Inputs:
 
 
 def at_last(x: Tensor, mask: Tensor) -> Tensor:
-    """Return (B, D): the row of `x` (B, L, D) at the last real place of right-padded windows."""
-    last = mask.to(torch.int64).sum(dim=1) - 1  # (B,)
+    """Return (B, D): the row of `x` (B, L, D) at the last real place of right-padded windows.
+
+    A row that is all padding gives its first place: it must not take its whole batch down.
+    """
+    last = (mask.to(torch.int64).sum(dim=1) - 1).clamp(min=0)  # (B,)
     return x.gather(1, last[:, None, None].expand(-1, 1, x.shape[2])).squeeze(1)
 
 
@@ -89,6 +94,29 @@ def set_mean(values: Tensor, skills: Tensor) -> Tensor:
     """Return the mean of `values` (..., K, D) over the real members of `skills` (..., K)."""
     real = (skills != PAD).to(values.dtype)[..., None]  # (..., K, 1)
     return (values * real).sum(dim=-2) / real.sum(dim=-2).clamp(min=1.0)
+
+
+def asked_tables(
+    by: AskedBy, *, n_questions: int, n_skills: int, width: int
+) -> tuple[nn.Embedding | None, SkillSet | None]:
+    """Return the table of questions and that of skills, None for the one that `by` leaves out.
+
+    Raises `ValueError` where `by` is none of its words.
+    """
+    if by not in get_args(AskedBy):
+        raise ValueError(f"inputs = {by!r}: must be one of {', '.join(get_args(AskedBy))}")
+    question = None if by == "skills" else nn.Embedding(n_questions, width)
+    skills = None if by == "questions" else SkillSet(n_skills, width)
+    return question, skills
+
+
+def asked(batch: Inputs, question: nn.Embedding | None, skills: SkillSet | None) -> Tensor:
+    """Return (B, L, D): what is asked at each place, by the tables that there are."""
+    if question is None:
+        assert skills is not None, "asked_tables leaves one out, never both"
+        return skills(batch.skills)  # type: ignore[no-any-return]
+    x = question(batch.question)
+    return x if skills is None else x + skills(batch.skills)  # type: ignore[no-any-return]
 
 
 class TimeEmbedding(nn.Module):
@@ -199,6 +227,31 @@ class Attention(nn.Module):
         return self.out(x.transpose(1, 2).flatten(-2))  # type: ignore[no-any-return]
 
 
+class CausalAttention(nn.Module):
+    """Attention to no later place; with `recency`, near places are cheaper than far ones."""
+
+    def __init__(self, width: int, heads: int, dropout: float, *, recency: bool) -> None:
+        super().__init__()
+        self.attention = Attention(width, heads, dropout)
+        self.recency = Recency(heads) if recency else None
+
+    def forward(self, x: Tensor, memory: Tensor, mask: Tensor, place: Tensor) -> Tensor:
+        """(B, L, D), (B, L, D), (L, L), (L,) -> (B, L, D)."""
+        if self.recency is not None:
+            return self.attention(x, memory, self.recency(mask, place))  # type: ignore[no-any-return]
+        return self.attention(x, memory, mask[None, None])  # type: ignore[no-any-return]
+
+
+def norm_of(norm: Norm, width: int) -> nn.Module:
+    """Return what stands where a LayerNorm may stand; without one, x goes on as it came.
+
+    Raises `ValueError` where `norm` is none of its words.
+    """
+    if norm not in get_args(Norm):
+        raise ValueError(f"norm = {norm!r}: must be one of {', '.join(get_args(Norm))}")
+    return nn.LayerNorm(width) if norm == "layer" else nn.Identity()
+
+
 class FeedForward(nn.Module):
     """Two linear maps with a ReLU between."""
 
@@ -211,6 +264,26 @@ class FeedForward(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(..., D) -> (..., D)."""
         return self.fall(self.drop(F.relu(self.rise(x))))  # type: ignore[no-any-return]
+
+
+class FixupBranch(nn.Module):
+    """A residual branch for `initialisation.fixup`: a scalar before each map, one factor after.
+
+    Zhang et al. 2019, rule 3. The scalars stand in for the shift and the scale of a norm.
+    """
+
+    def __init__(self, width: int, hidden: int) -> None:
+        super().__init__()
+        self.rise = nn.Linear(width, hidden, bias=False)
+        self.fall = nn.Linear(hidden, width, bias=False)
+        self.shift = nn.Parameter(torch.zeros(4))
+        self.scale = nn.Parameter(torch.ones(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., D) -> (..., D), the input added."""
+        before_rise, before_relu, before_fall, after = self.shift
+        y = F.relu(self.rise(x + before_rise) + before_relu)
+        return x + self.scale * self.fall(y + before_fall) + after  # type: ignore[no-any-return]
 
 
 class Recurrence(nn.Module):

@@ -22,7 +22,9 @@ TINY = {
     "dkt": {"hidden": 8, "question": True, "lag": "continuous", "elapsed": "categorical"},
     "dkt_asked": {"width": 8, "hidden": 8, "lag": "categorical"},
     "last_query": {"width": 8, "heads": 2, "hidden": 8, "lag": "categorical"},
+    "saint": {"width": 8, "heads": 2, "hidden": 8, "length": 40},
     "saint_plus": {"width": 8, "heads": 2, "hidden": 8, "length": 40, "elapsed": "continuous"},
+    "sakt": {"width": 8, "heads": 2, "hidden": 8, "length": 40, "inputs": "both", "recency": True},
 }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import shutil
 
@@ -10,6 +11,8 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from app.engine.artifact import open_artifact
 from export import parity, publish
@@ -21,8 +24,20 @@ from models.evaluation.predictions import tensors
 from models.evaluation.run import open_run
 
 
-def drawn(vocabulary, rng, lengths, side):
-    """Windows of drawn answers, of these lengths."""
+@functools.cache
+def session_of(path):
+    return onnxruntime.InferenceSession(path)
+
+
+def answers(session, batch):
+    """All that a graph says of a batch, by name."""
+    names = [o.name for o in session.get_outputs()]
+    found = session.run(names, {i.name: batch[i.name] for i in session.get_inputs()})
+    return dict(zip(names, found, strict=True))
+
+
+def drawn_windows(vocabulary, rng, lengths):
+    """Windows of drawn answers, behind histories of these lengths."""
     windows = []
     for n in lengths:
         question = rng.integers(1, vocabulary.n_questions, n)
@@ -36,7 +51,12 @@ def drawn(vocabulary, rng, lengths, side):
         )
         query = Query(int(rng.integers(1, vocabulary.n_questions)), (2, 3), UNKNOWN_MS)
         windows.append(window_of(history, query, length=40))
-    return collate(windows, side)
+    return windows
+
+
+def drawn(vocabulary, rng, lengths, side):
+    """The same as a batch."""
+    return collate(drawn_windows(vocabulary, rng, lengths), side)
 
 
 def test_the_artifact_is_what_its_manifest_says(exported):
@@ -79,6 +99,59 @@ def test_the_graph_says_what_the_network_says(exported, side):
         found = session.run(["p_correct"], {n: batch[n] for n in names})[0]
 
         np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+LENGTHS = st.lists(st.integers(0, 39), min_size=1, max_size=5)
+
+
+@settings(max_examples=15, deadline=None)
+@given(lengths=LENGTHS, side=st.sampled_from(["right", "left"]), seed=st.integers(0, 99))
+def test_padding_company_and_order_change_nothing_in_a_graph(exported, lengths, side, seed):
+    """A window alone, unpadded, is told what it is told in any batch padded on either side."""
+    run, folder = exported
+    session = session_of(folder / "sequence.onnx")
+    rng = np.random.default_rng(seed)
+    windows = drawn_windows(open_run(run).vocabulary, rng, [*lengths, 0, max(lengths)])
+    rng.shuffle(windows)
+
+    together = answers(session, collate(windows, side))
+
+    alone = [answers(session, collate([window])) for window in windows]
+    for name, found in together.items():
+        expected = np.concatenate([one[name] for one in alone])
+        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
+
+
+@settings(max_examples=15, deadline=None)
+@given(lengths=LENGTHS, side=st.sampled_from(["right", "left"]))
+def test_a_graph_reads_no_padding(exported, lengths, side):
+    """Whatever stands there, of any input."""
+    run, folder = exported
+    session = session_of(folder / "sequence.onnx")
+    vocabulary, rng = open_run(run).vocabulary, np.random.default_rng(len(lengths))
+    longest = min(39, max(lengths) + 2)
+    batch = drawn(vocabulary, rng, [*lengths, longest], side)
+    other = drawn(vocabulary, rng, [longest] * (len(lengths) + 1), side)
+    before = answers(session, batch)
+    for name in set(batch) - {"mask"}:
+        batch[name][~batch["mask"]] = other[name][~batch["mask"]]
+
+    for name, found in answers(session, batch).items():
+        np.testing.assert_allclose(found, before[name], rtol=0, atol=1e-6)
+
+
+def test_a_row_that_is_all_padding_harms_no_other_in_a_graph(exported):
+    """And what is said of it is a number."""
+    run, folder = exported
+    session = session_of(folder / "sequence.onnx")
+    batch = drawn(open_run(run).vocabulary, np.random.default_rng(5), [7, 0], "right")
+    empty = {k: np.concatenate([v, np.zeros_like(v[:1])]) for k, v in batch.items()}
+
+    together = answers(session, empty)
+
+    for name, expected in answers(session, batch).items():
+        np.testing.assert_allclose(together[name][:2], expected, rtol=0, atol=1e-5)
+        assert np.isfinite(together[name]).all()
 
 
 def test_steps_folded_over_a_history_give_the_sequence(exported):

@@ -26,7 +26,9 @@ NETWORKS = {
     "bkt": {"max_guess": 0.4, "max_slip": 0.3},
     "dkt": {"hidden": 16},
     "last_query": {"width": 16, "hidden": 16},
+    "saint": {"width": 16, "hidden": 16, "length": 40, "recency": True},
     "saint_plus": {"width": 16, "hidden": 16, "length": 40},
+    "sakt": {"width": 16, "hidden": 16, "length": 40, "inputs": "both"},
 }
 
 
