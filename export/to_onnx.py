@@ -19,7 +19,9 @@ import onnx
 import torch
 from torch import Tensor, nn
 
+from export.calibrated import Calibrated
 from models.contract.artifact import SEQUENCE, STEP, Graph, Port
+from models.contract.calibration import Calibration
 from models.contract.window import INPUTS
 from models.evaluation.run import Run, open_run
 from models.nets.dkt import DKTStep
@@ -31,18 +33,40 @@ _EXAMPLE = {"batch": 2, "sequence": 7, "skills": 3}
 
 
 class SequenceGraph(nn.Module):
-    """Windows -> p_correct (B,), and the knowledge state (B, S) of a network that has one."""
+    """Windows -> p_correct (B,), and the knowledge state (B, S) of a network that has one.
 
-    def __init__(self, network: Any) -> None:
+    Both are calibrated by the answers that each window shows.
+    """
+
+    def __init__(self, network: Any, calibration: Calibration) -> None:
         super().__init__()
         self.network = network
+        self.calibrated = Calibrated(calibration)
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         """Take the tensors of `INPUTS`, in their order."""
+        mask = inputs[list(INPUTS).index("mask")]
+        shown = mask.to(torch.int64).sum(dim=1) - 1  # the query is no answer
         if hasattr(self.network, "with_knowledge"):
-            logit, knowledge = self.network.with_knowledge(*inputs)
-            return torch.sigmoid(logit), torch.sigmoid(knowledge)
-        return (torch.sigmoid(self.network(*inputs)),)
+            logits = self.network.with_knowledge(*inputs)
+        else:
+            logits = (self.network(*inputs),)
+        return tuple(torch.sigmoid(self.calibrated(logit, shown)) for logit in logits)
+
+
+class StepGraph(nn.Module):
+    """A state and one answered place -> the next state, and the knowledge state (B, S) after it."""
+
+    def __init__(self, step: nn.Module, calibration: Calibration) -> None:
+        super().__init__()
+        self.step = step
+        self.calibrated = Calibrated(calibration)
+
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, Tensor]:
+        """Take the state, one place of the inputs, and the number of answers, this one counted."""
+        *one, answers = inputs
+        state, knowledge = self.step(*one)
+        return state, torch.sigmoid(self.calibrated(knowledge, answers))
 
 
 def graph_of(run: Run, name: str) -> tuple[nn.Module, Graph, tuple[Tensor, ...]]:
@@ -58,7 +82,7 @@ def graph_of(run: Run, name: str) -> tuple[nn.Module, Graph, tuple[Tensor, ...]]
         if hasattr(run.network, "with_knowledge"):
             outputs.append(knowledge)
         ports = Graph(file=SEQUENCE, inputs=tuple(inputs), outputs=tuple(outputs))
-        return SequenceGraph(run.network), ports, _example(ports)
+        return SequenceGraph(run.network, run.calibration), ports, _example(ports)
     if (
         name == "step"
         and hasattr(run.network, "recurrence")
@@ -72,8 +96,9 @@ def graph_of(run: Run, name: str) -> tuple[nn.Module, Graph, tuple[Tensor, ...]]
             if p.name != "mask"
         ]
         next_state = Port(name="next_state", dtype="float32", axes=state.axes)
-        ports = Graph(file=STEP, inputs=(state, *one), outputs=(next_state, knowledge))
-        return DKTStep(run.network), ports, _example(ports)
+        answers = Port(name="answers", dtype="int64", axes=("batch",))
+        ports = Graph(file=STEP, inputs=(state, *one, answers), outputs=(next_state, knowledge))
+        return StepGraph(DKTStep(run.network), run.calibration), ports, _example(ports)
     raise ValueError(f"{run.kind} has no graph {name!r}")
 
 
@@ -84,8 +109,6 @@ def export(run: Run, name: str, path: Path) -> None:
         {i: torch.export.Dim.DYNAMIC for i, axis in enumerate(p.axes) if isinstance(axis, str)}
         for p in ports.inputs
     ]
-    # SequenceGraph takes *inputs: one argument that is a tuple, so its shapes are nested once.
-    shapes: Any = (tuple(axes),) if isinstance(module, SequenceGraph) else tuple(axes)
     torch.backends.mha.set_fastpath_enabled(False)
     with torch.no_grad():
         program = torch.onnx.export(
@@ -95,7 +118,7 @@ def export(run: Run, name: str, path: Path) -> None:
             opset_version=OPSET,
             input_names=[p.name for p in ports.inputs],
             output_names=[p.name for p in ports.outputs],
-            dynamic_shapes=shapes,
+            dynamic_shapes=(tuple(axes),),  # nested: *inputs is one argument, a tuple
             optimize=True,
             verbose=False,
         )

@@ -115,8 +115,8 @@ class DKTStep(nn.Module):
         lag_s: Tensor,  # (B,)
         elapsed_s: Tensor,  # (B,)
     ) -> tuple[Tensor, Tensor]:
-        """Return the next state and the knowledge state after this answer, (B, S) in 0..1."""
+        """Return the next state and the knowledge state after this answer, logits (B, S)."""
         one = Inputs(question, skills, response, lag_s, elapsed_s, question)  # no mask is read
         x = self.dkt.embed(Inputs(*(t[:, None] for t in one))).squeeze(1)
         state = self.dkt.recurrence.step(x, state)
-        return state, torch.sigmoid(self.dkt.read_out(state[:, 0, -1]))
+        return state, self.dkt.read_out(state[:, 0, -1])
