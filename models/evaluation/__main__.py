@@ -145,11 +145,13 @@ def _fitted(subject: Subject, validation: Dataset, rows: int, console: Console) 
 def _before_and_after(
     calibration: Calibration, before: dict[str, Any], after: dict[str, Any]
 ) -> dict[str, Any]:
-    bins = "reliability_by_history_length"
+    def bins(content: dict[str, Any]) -> dict[str, Any]:
+        return {"all": content["reliability"], **content["reliability_by_history_length"]}
+
     measured = dataclasses.replace(
         calibration,
         ece={"before": ece_of(before), "after": ece_of(after)},
-        reliability={"before": before[bins], "after": after[bins]},
+        reliability={"before": bins(before), "after": bins(after)},
     )
     return {"uncalibrated": before, "calibration": as_dict(measured)}
 
