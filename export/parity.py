@@ -1,4 +1,4 @@
-"""Is the exported graph the trained network? Asked over shapes that the trace never saw.
+"""Is the exported graph the trained network, calibrated? Asked over shapes the trace never saw.
 
 Every check raises `ParityFailed`; what fails here is never published.
 """
@@ -75,7 +75,8 @@ def check_step(run: Run, path: Path, ports: Graph) -> dict[str, Any]:
         state = np.repeat(start_state(run)[None], rows, axis=0)
         for place in range(50):  # the 51st place is the query
             one = {n: batch[n][:, place] for n in batch if n != "mask"}
-            state, knowledge = session.run(None, {"state": state, **one})
+            answers = np.full(rows, place + 1)
+            state, knowledge = session.run(None, {"state": state, **one, "answers": answers})
             upto = {n: a[:, : place + 2] for n, a in batch.items()}
             if place in (0, 1, 24, 49):
                 case = Case(upto, {"knowledge_state": answer(run, upto)["knowledge_state"]})
@@ -127,16 +128,16 @@ def lengths(run: Run) -> tuple[int, ...]:
 
 
 def answer(run: Run, batch: Arrays) -> Arrays:
-    """Return what the trained network says of a batch, as its graph should."""
+    """Return what the trained network, calibrated, says of a batch, as its graph should."""
     with torch.inference_mode():
         inputs = tensors(batch)
         if hasattr(run.network, "with_knowledge"):
             logit, knowledge = run.network.with_knowledge(*inputs)
-            return {
-                "p_correct": torch.sigmoid(logit).numpy(),
-                "knowledge_state": torch.sigmoid(knowledge).numpy(),
-            }
-        return {"p_correct": torch.sigmoid(run.network(*inputs)).numpy()}
+            logits = {"p_correct": logit, "knowledge_state": knowledge}
+        else:
+            logits = {"p_correct": run.network(*inputs)}
+    shown = batch["mask"].sum(axis=1) - 1
+    return {n: _sigmoid(run.calibration.apply(z.numpy(), shown)) for n, z in logits.items()}
 
 
 def start_state(run: Run) -> NDArray[np.floating[Any]]:
@@ -167,6 +168,10 @@ def drawn_windows(run: Run, rng: np.random.Generator, sizes: list[int]) -> list[
             )
         )
     return windows
+
+
+def _sigmoid(logit: NDArray[np.float64]) -> NDArray[np.float32]:
+    return torch.sigmoid(torch.from_numpy(logit)).numpy().astype(np.float32)
 
 
 def _difference(case: Case, found: Arrays, shape: tuple[int, ...]) -> float:

@@ -19,7 +19,9 @@ import onnx
 import torch
 from torch import Tensor, nn
 
+from export.calibrated import Calibrated
 from models.contract.artifact import SEQUENCE, STEP, Graph, Port
+from models.contract.calibration import Calibration
 from models.contract.window import INPUTS
 from models.evaluation.run import Run, open_run
 
@@ -30,34 +32,45 @@ _EXAMPLE = {"batch": 2, "sequence": 7, "skills": 3}
 
 
 class SequenceGraph(nn.Module):
-    """Windows -> p_correct (B,), and the knowledge state (B, S) of a network that has one."""
+    """Windows -> p_correct (B,), and the knowledge state (B, S) of a network that has one.
 
-    def __init__(self, network: Any) -> None:
+    Both are calibrated by the answers that each window shows.
+    """
+
+    def __init__(self, network: Any, calibration: Calibration) -> None:
         super().__init__()
         self.network = network
+        self.calibrated = Calibrated(calibration)
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         """Take the tensors of `INPUTS`, in their order."""
+        mask = inputs[list(INPUTS).index("mask")]
+        shown = mask.to(torch.int64).sum(dim=1) - 1  # the query is no answer
         if hasattr(self.network, "with_knowledge"):
-            logit, knowledge = self.network.with_knowledge(*inputs)
-            return torch.sigmoid(logit), torch.sigmoid(knowledge)
-        return (torch.sigmoid(self.network(*inputs)),)
+            logits = self.network.with_knowledge(*inputs)
+        else:
+            logits = (self.network(*inputs),)
+        return tuple(torch.sigmoid(self.calibrated(logit, shown)) for logit in logits)
 
 
 class StepGraph(nn.Module):
     """A state and one answered place -> the next state, and the knowledge state (B, S) after it."""
 
-    def __init__(self, network: Any) -> None:
+    def __init__(self, network: Any, calibration: Calibration) -> None:
         super().__init__()
         self.network = network
+        self.calibrated = Calibrated(calibration)
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, Tensor]:
-        """Take the state and then the tensors of `INPUTS` without their sequence axis or `mask`."""
-        state, *one = inputs
+        """Take the state, then the tensors of `INPUTS` without sequence axis or `mask`.
+
+        And last the number of answers folded in, this one counted.
+        """
+        state, *one, answers = inputs
         places = {name: t[:, None] for name, t in zip(_of_one_place(), one, strict=True)}
         places["mask"] = torch.ones_like(places["question"], dtype=torch.bool)
         state, knowledge = self.network.step(state, *(places[name] for name in INPUTS))
-        return state, torch.sigmoid(knowledge)
+        return state, torch.sigmoid(self.calibrated(knowledge, answers))
 
 
 def graph_of(run: Run, name: str) -> tuple[nn.Module, Graph, tuple[Tensor, ...]]:
@@ -73,7 +86,7 @@ def graph_of(run: Run, name: str) -> tuple[nn.Module, Graph, tuple[Tensor, ...]]
         if hasattr(run.network, "with_knowledge"):
             outputs.append(knowledge)
         ports = Graph(file=SEQUENCE, inputs=tuple(inputs), outputs=tuple(outputs))
-        return SequenceGraph(run.network), ports, _example(ports)
+        return SequenceGraph(run.network, run.calibration), ports, _example(ports)
     if name == "step" and hasattr(run.network, "start_state"):
         start = run.network.start_state()
         dtype = str(start.dtype).removeprefix("torch.")
@@ -84,8 +97,9 @@ def graph_of(run: Run, name: str) -> tuple[nn.Module, Graph, tuple[Tensor, ...]]
             if p.name in _of_one_place()
         ]
         next_state = Port(name="next_state", dtype=dtype, axes=state.axes)
-        ports = Graph(file=STEP, inputs=(state, *one), outputs=(next_state, knowledge))
-        return StepGraph(run.network), ports, _example(ports)
+        answers = Port(name="answers", dtype="int64", axes=("batch",))
+        ports = Graph(file=STEP, inputs=(state, *one, answers), outputs=(next_state, knowledge))
+        return StepGraph(run.network, run.calibration), ports, _example(ports)
     raise ValueError(f"{run.kind} has no graph {name!r}")
 
 

@@ -86,15 +86,17 @@ def test_batch_and_sequence_are_dynamic_in_every_graph(exported):
 
 @pytest.mark.parametrize("side", ["right", "left"])
 def test_the_graph_says_what_the_network_says(exported, side):
-    """To 1e-5, on batches that nobody showed it before, at sizes it was not traced with."""
+    """To 1e-5, calibrated, on batches it was never shown, at sizes it was not traced with."""
     run, folder = exported
     trained = open_run(run)
+    assert not trained.calibration.is_identity
     session = onnxruntime.InferenceSession(folder / "sequence.onnx")
     rng = np.random.default_rng(11)
     for lengths in ([0], [39, 0, 17], [1, 2, 3, 5, 8, 13, 21], [39] * 33):
         batch = drawn(trained.vocabulary, rng, lengths, side)
         with torch.inference_mode():
-            expected = torch.sigmoid(trained.network(*tensors(batch))).numpy()
+            p = torch.sigmoid(trained.network(*tensors(batch))).numpy()
+        expected = trained.calibration.apply_to_p(p, np.array(lengths))
         names = [i.name for i in session.get_inputs()]
         found = session.run(["p_correct"], {n: batch[n] for n in names})[0]
 
@@ -167,8 +169,8 @@ def test_steps_folded_over_a_history_give_the_sequence(exported):
     state = np.repeat(np.load(folder / "start.npy")[None], 2, axis=0)
     for place in range(25):
         row = {n: batch[n][:, place] for n in INPUTS if n != "mask"}
-        names = {i.name for i in step.get_inputs()} - {"state"}
-        state, knowledge = step.run(None, {"state": state, **{n: row[n] for n in names}})
+        row |= {"state": state, "answers": np.full(2, place + 1)}
+        state, knowledge = step.run(None, {i.name: row[i.name] for i in step.get_inputs()})
 
     names = [i.name for i in sequence.get_inputs()]
     expected = sequence.run(["knowledge_state"], {n: batch[n] for n in names})[0]
@@ -193,6 +195,49 @@ def test_a_version_is_never_written_over(exported, capsys):
     assert main([str(run), str(folder)]) != 0
     assert "is there already" in capsys.readouterr().err
     assert (folder / "manifest.json").read_bytes() == before
+
+
+def test_the_manifest_and_the_card_say_what_calibration_changed(exported):
+    """The map itself, what it was fitted on, and the error before and after."""
+    run, folder = exported
+    calibration = Manifest.load(folder).calibration
+
+    assert calibration.knots == open_run(run).calibration.knots
+    assert calibration.fitted_on["split"] == "validation"
+    assert calibration.ece["after"].keys() == calibration.ece["before"].keys() >= {"all", "0"}
+    assert f"{calibration.ece['before']['all']:.4f}" in (folder / "card.md").read_text()
+
+
+def test_an_uncalibrated_run_exports_the_network_s_own_numbers(exported, tmp_path):
+    """Also where a graph has an input, `answers`, that it then does not read."""
+    if "step" not in Manifest.load(exported[1]).graphs:
+        return
+    run = shutil.copytree(exported[0], tmp_path / "run")
+    (run / "calibration.json").unlink()
+    measured = json.loads((run / "metrics.json").read_text())
+    measured.pop("calibration")
+    (run / "metrics.json").write_text(json.dumps(measured))
+    trained = open_run(run)
+
+    manifest = publish.publish(run, tmp_path / "m" / "1", say=lambda _: None)
+
+    session = onnxruntime.InferenceSession(tmp_path / "m" / "1" / "sequence.onnx")
+    batch = drawn(trained.vocabulary, np.random.default_rng(5), [9, 0], "right")
+    with torch.inference_mode():
+        expected = torch.sigmoid(trained.network(*tensors(batch))).numpy()
+    found = session.run(["p_correct"], {i.name: batch[i.name] for i in session.get_inputs()})[0]
+    assert manifest.calibration.is_identity
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_figures_of_another_calibration_are_refused(exported, tmp_path, capsys):
+    """The card would tell of a model that is not in the folder."""
+    run = shutil.copytree(exported[0], tmp_path / "run")
+    (run / "calibration.json").unlink()
+
+    assert main([str(run), str(tmp_path / "m" / "1")]) != 0
+    assert "measured with another calibration" in capsys.readouterr().err
+    assert not (tmp_path / "m" / "1").exists()
 
 
 def test_a_run_that_was_not_measured_is_refused(exported, tmp_path, capsys):
