@@ -17,6 +17,7 @@ from torch import Tensor
 from models.nets.bkt import BKT, BKTConfig
 from models.nets.dkt import DKT, DKTConfig
 from models.nets.dkt_asked import DKTAsked, DKTAskedConfig
+from models.nets.ensemble import Ensemble, EnsembleConfig
 from models.nets.last_query import LastQuery, LastQueryConfig
 from models.nets.layers import Places
 from models.nets.saint import Saint, SaintConfig
@@ -27,6 +28,7 @@ NETWORKS: dict[str, tuple[type, type]] = {
     "bkt": (BKTConfig, BKT),
     "dkt": (DKTConfig, DKT),
     "dkt_asked": (DKTAskedConfig, DKTAsked),
+    "ensemble": (EnsembleConfig, Ensemble),
     "last_query": (LastQueryConfig, LastQuery),
     "saint": (SaintConfig, Saint),
     "saint_plus": (SaintPlusConfig, SaintPlus),
@@ -43,7 +45,7 @@ class Network(Protocol):
         ...
 
     @property
-    def fitted_by(self) -> Literal["gradient", "em"]:
+    def fitted_by(self) -> Literal["gradient", "em", "members"]:
         """Which fitter of `models.training.fitters` finds its weights."""
         ...
 

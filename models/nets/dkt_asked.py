@@ -19,6 +19,7 @@ from models.contract.interaction import RIGHT, WRONG
 from models.nets.initialisation import initialise
 from models.nets.layers import (
     N_RESPONSES,
+    CountEmbedding,
     Counts,
     Inputs,
     Places,
@@ -65,12 +66,11 @@ class DKTAsked(nn.Module):
         self.question = nn.Embedding(config.n_questions, width) if config.question else None
         self.lag = TimeEmbedding(config.lag, width)
         self.elapsed = TimeEmbedding(config.elapsed, width)
-        self.counts = Counts() if config.counts else None
-        if config.counts:
-            self.of_query = nn.Linear(Counts.SIZE, width)
-            self.of_answer = nn.Linear(2 * Counts.SIZE, width)
-            self.direct = nn.Linear(Counts.SIZE, 1)
-        self.recurrence = Recurrence(width, hidden, config.layers, config.dropout)
+        self.counts = CountEmbedding(config.counts, width)
+        self.of_answer = nn.Linear(2 * Counts.SIZE, width) if config.counts else None
+        self.recurrence = Recurrence(
+            width, hidden, config.layers, config.dropout if config.layers > 1 else 0.0
+        )
         self.rise = nn.Linear(hidden + width, 2 * hidden)
         self.fall = nn.Linear(2 * hidden, hidden)
         self.read_out = nn.Linear(hidden, 1)
@@ -79,54 +79,46 @@ class DKTAsked(nn.Module):
         initialise(self)
         if self.question is not None:
             nn.init.normal_(self.question.weight, std=0.1)  # a question begins as its skills
-        if config.counts:
-            nn.init.zeros_(self.direct.weight)
+        self.counts.begin_silent()
 
     def forward(self, *inputs: Tensor) -> Tensor:
         """Return the logit that the last question is answered right, (B,)."""
         batch = align_right(Inputs(*inputs))
-        asked, features = self._asked(batch)
-        state = at_last(self._states(batch, features), batch.mask)
-        features = None if features is None else at_last(features, batch.mask)
-        return self._answer(state, at_last(asked, batch.mask), features)
+        state, asked, counts = (
+            at_last(x, batch.mask) for x in (self._states(batch), self._asked(batch), batch.counts)
+        )
+        return self._answer(state, asked, counts)
 
     def every_place(self, *inputs: Tensor) -> Places:
         """Return the logits at every place, each from the answers before it alone."""
         batch = Inputs(*inputs)
-        asked, features = self._asked(batch)
-        return Places(self._answer(self._states(batch, features), asked, features))
+        return Places(self._answer(self._states(batch), self._asked(batch), batch.counts))
 
-    def _asked(self, batch: Inputs) -> tuple[Tensor, Tensor | None]:
-        """Return what is known of each question before its answer, (B, L, D), and its features."""
+    def _asked(self, batch: Inputs) -> Tensor:
+        """Return (B, L, D): what is known of each question before its answer."""
         x: Tensor = self.skills(batch.skills)
         if self.question is not None:
             x = x + self.question(batch.question)
-        x = x + self.lag(batch.lag_s)
-        if self.counts is None:
-            return x, None
-        features = self.counts(batch.counts)
-        return x + self.of_query(features), features
+        return x.add(self.lag(batch.lag_s)).add(self.counts(batch.counts))
 
-    def _states(self, batch: Inputs, features: Tensor | None) -> Tensor:
+    def _states(self, batch: Inputs) -> Tensor:
         """Return (B, L, hidden): the state before each place, the learned start first."""
         joint = batch.skills * N_RESPONSES + batch.response[..., None]
         x = set_mean(self.answered(joint), batch.skills)
         if self.question is not None:
             x = x + self.question(batch.question)
         x = x + self.lag(batch.lag_s) + self.elapsed(batch.elapsed_s)
-        if features is not None:
+        if self.of_answer is not None:
             # Right on a hard question and wrong on an easy one tell most: signed by the answer.
             right, wrong = batch.response == RIGHT, batch.response == WRONG
+            features = self.counts.features(batch.counts)
             sign = (right.to(features.dtype) - wrong.to(features.dtype))[..., None]
             x = x + self.of_answer(torch.cat([features, sign * features], dim=-1))
         after = self.recurrence(self.drop_embedding(x))
         return shifted(after, self.recurrence.start[0, -1])
 
-    def _answer(self, state: Tensor, asked: Tensor, features: Tensor | None) -> Tensor:
-        """(..., hidden), (..., D), (..., F) -> (...)."""
+    def _answer(self, state: Tensor, asked: Tensor, counts: Tensor) -> Tensor:
+        """(..., hidden), (..., D), (..., N_COUNTS) -> (...)."""
         x = F.relu(self.rise(torch.cat([self.drop(state), asked], dim=-1)))
         x = F.relu(self.fall(self.drop(x)))
-        logit = self.read_out(self.drop(x))
-        if features is not None:
-            logit = logit + self.direct(features)
-        return logit.squeeze(-1)  # type: ignore[no-any-return]
+        return self.read_out(self.drop(x)).squeeze(-1) + self.counts.logit(counts)  # type: ignore[no-any-return]

@@ -176,6 +176,34 @@ class Counts(nn.Module):
         return torch.cat([0.5 * torch.log1p(right), 0.5 * torch.log1p(wrong), ratio], dim=-1)
 
 
+class CountEmbedding(nn.Module):
+    """Counts -> a vector for an embedding to add, and a logit for a read-out to add.
+
+    Where it is off: no parameters, and nothing is added.
+    """
+
+    def __init__(self, is_on: bool, width: int) -> None:
+        super().__init__()
+        self.is_on = is_on
+        if is_on:
+            self.features = Counts()
+            self.project = nn.Linear(Counts.SIZE, width)
+            self.direct = nn.Linear(Counts.SIZE, 1)
+
+    def forward(self, counts: Tensor) -> Tensor | float:
+        """(..., N_COUNTS) -> (..., D), or 0."""
+        return self.project(self.features(counts)) if self.is_on else 0.0
+
+    def logit(self, counts: Tensor) -> Tensor | float:
+        """(..., N_COUNTS) -> (...), or 0: what a logistic regression on counts would say."""
+        return self.direct(self.features(counts)).squeeze(-1) if self.is_on else 0.0
+
+    def begin_silent(self) -> None:
+        """Let the logit start at nothing: call it when all weights have been drawn."""
+        if self.is_on:
+            nn.init.zeros_(self.direct.weight)
+
+
 class Recency(nn.Module):
     """A learned price of distance: each head takes it off its scores for every place in between.
 

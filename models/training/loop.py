@@ -62,8 +62,6 @@ def fit(
         network.load_state_dict(state["network"])
         optimizer.load_state_dict(state["optimizer"])
         step, best, best_epoch, done = (state[k] for k in ("step", "best", "best_epoch", "epoch"))
-    # Sliding windows are judged in blocks: nearly the same number, for one pass in place of many.
-    judged_by = replace(config.window, cut=max(config.window.cut, config.window.length // 2))
     rows = None if network.is_causal else _drawn(validation, settings.validation_rows, config.seed)
     for epoch in range(done + 1, settings.epochs + 1):
         if epoch - best_epoch > settings.patience and best_epoch:
@@ -80,7 +78,7 @@ def fit(
             step += 1
             if watch:
                 watch(len(losses), steps, float(np.mean(losses)))
-        found = predict(network, validation, judged_by, rows=rows)
+        found = predict(network, validation, judged_by(config.window), rows=rows)
         reached = auc_from_second(found, validation)
         is_best = reached > best
         if is_best:
@@ -102,6 +100,14 @@ def fit(
             },
         )
         yield record
+
+
+def judged_by(rule: WindowRule) -> WindowRule:
+    """Return how windows are cut to judge an epoch: sliding ones in blocks of half their length.
+
+    Nearly the same number as by the rule itself, for one pass in place of many.
+    """
+    return replace(rule, cut=max(rule.cut, rule.length // 2))
 
 
 def _epoch(

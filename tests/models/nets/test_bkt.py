@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from models.contract.counts import N_COUNTS
 from models.contract.interaction import RIGHT, UNKNOWN, WRONG
 from models.contract.window import Window, collate
 from models.evaluation.predictions import tensors
@@ -30,7 +31,8 @@ def window(skills: list[list[int]], responses: list[int]) -> Window:
         row[: len(members)] = members
     response = np.array([*responses, UNKNOWN])
     missing = np.full(n, -1, np.float32)
-    return Window(np.full(n, 2), named, response, missing, missing)
+    uncounted = np.zeros((n, N_COUNTS), np.float32)
+    return Window(np.full(n, 2), named, response, missing, missing, uncounted)
 
 
 def p_correct(network: torch.nn.Module, *windows: Window) -> np.ndarray:
@@ -112,7 +114,8 @@ def test_steps_over_a_history_give_the_sequence(forgets):
     for skills in named:
         response = np.append(rng.integers(WRONG, RIGHT + 1, 1000), UNKNOWN)
         missing = np.full(1001, -1, np.float32)
-        windows.append(Window(np.full(1001, 2), skills, response, missing, missing))
+        uncounted = np.zeros((1001, N_COUNTS), np.float32)
+        windows.append(Window(np.full(1001, 2), skills, response, missing, missing, uncounted))
     batch = tensors(collate(windows))
     state = network.start_state().expand(2, -1)
 

@@ -26,6 +26,8 @@ OPTIONS = {
     },
     "dkt_asked": {"width": 16, "hidden": 16, "lag": "categorical", "elapsed": "continuous"},
     "dkt_asked, skills alone": {"width": 16, "hidden": 16, "question": False, "counts": False},
+    "last_query, counts alone": {"width": 16, "hidden": 16, "counts": True, "inputs": "skills"},
+    "saint_plus, counts": {"width": 16, "hidden": 16, "length": 40, "counts": True},
     "last_query": {"width": 16, "hidden": 16, "elapsed": "continuous"},
     "last_query, residual last": {"width": 16, "hidden": 16, "residual": "last"},
     "saint": {"width": 16, "hidden": 16, "length": 40},
@@ -243,8 +245,8 @@ def test_no_gradient_flows_into_padding(network, side):
     for hook in hooks:
         hook.remove()
 
-    assert embedded
-    assert any(out.grad.abs().sum() > 0 for out in embedded)
+    # BKT keeps chances in plain tables and embeds nothing.
+    assert not tables or any(out.grad.abs().sum() > 0 for out in embedded)
     assert all(out.grad[aligned].abs().sum() == 0 for out in embedded)
     assert all(x.grad[padding].abs().sum() == 0 for x in inputs if x.grad is not None)
     assert all(torch.isfinite(w.grad).all() for w in network.parameters() if w.grad is not None)

@@ -24,7 +24,14 @@ def user(skills: list[list[int]], response: list[int]) -> EncodedUser:
     n = len(response)
     named = np.array(skills, np.int64).reshape(n, -1)
     unknown = np.full(n, -1)
-    history = History(named[:, 0], named, np.array(response), unknown, np.full(n, -1, np.float32))
+    history = History(
+        question=named[:, 0],
+        skills=named,
+        response=np.array(response),
+        asked_ms=unknown,
+        elapsed_s=np.full(n, -1, np.float32),
+        difficulty=np.zeros((n, 2), np.float32),
+    )
     return EncodedUser("u", history, np.arange(n))
 
 
