@@ -17,6 +17,7 @@ from models.datasets.split import Split, SplitConfig, open_split
 from models.evaluation.graph import open_graph
 from models.evaluation.predictions import Progress, Row, predict, predict_rows
 from models.evaluation.run import Run, open_run
+from models.nets import NETWORKS
 
 Found = list[NDArray[np.float64]]
 
@@ -30,7 +31,7 @@ class Subject:
     score: Callable[..., NDArray[np.float32]] | None  # an artifact's graph; None for a run
     window: WindowRule
     vocabulary: Vocabulary
-    config: Mapping[str, Any]  # the network's own
+    longest: int | None  # places it has positions for; None for a network without positions
     data: Mapping[str, Any]  # source and split
     seed: int
 
@@ -79,7 +80,7 @@ def open_subject(folder: Path) -> Subject:
             score=graph.score,
             window=graph.window,
             vocabulary=graph.vocabulary,
-            config=graph.config,
+            longest=_longest(graph.kind, graph.config),
             data=graph.data,
             seed=graph.seed,
         )
@@ -90,7 +91,12 @@ def open_subject(folder: Path) -> Subject:
         score=None,
         window=run.window,
         vocabulary=run.vocabulary,
-        config=run.config,
+        longest=_longest(run.kind, run.config),
         data=run.data,
         seed=run.seed,
     )
+
+
+def _longest(kind: str, config: Mapping[str, Any]) -> int | None:
+    config_class, _ = NETWORKS[kind]
+    return getattr(config_class(**config), "length", None)

@@ -20,8 +20,11 @@ from export.__main__ import main
 from models.contract.artifact import Manifest
 from models.contract.interaction import UNKNOWN_MS, Query
 from models.contract.window import INPUTS, History, collate, window_of
+from models.datasets.encoded import encode
+from models.evaluation.calibration import apply_to_users
 from models.evaluation.predictions import tensors
 from models.evaluation.run import open_run
+from models.evaluation.subject import open_subject
 
 
 @functools.cache
@@ -206,6 +209,16 @@ def test_the_manifest_and_the_card_say_what_calibration_changed(exported):
     assert calibration.fitted_on["split"] == "validation"
     assert calibration.ece["after"].keys() == calibration.ece["before"].keys() >= {"all", "0"}
     assert f"{calibration.ece['before']['all']:.4f}" in (folder / "card.md").read_text()
+
+
+def test_an_artifact_s_probabilities_are_the_run_s_calibrated_ones(exported):
+    """What is measured after calibration is what is served: for every answer of the test users."""
+    run, folder = map(open_subject, exported)
+    users = encode(run.split().test, run.vocabulary)
+    calibrated = apply_to_users(run.run.calibration, users, run.predict(users), run.window)
+
+    for served, measured in zip(folder.predict(users), calibrated, strict=True):
+        np.testing.assert_allclose(served, measured, atol=1e-5)
 
 
 def test_an_uncalibrated_run_exports_the_network_s_own_numbers(exported, tmp_path):
