@@ -46,6 +46,7 @@ class DKT(nn.Module):
     """Skills and answers in, skills out."""
 
     is_causal = True
+    fitted_by = "gradient"
 
     def __init__(self, config: DKTConfig) -> None:
         super().__init__()
@@ -78,6 +79,18 @@ class DKT(nn.Module):
         knowledge = self.read_out(self.drop(self._states(batch)))  # (B, L, S)
         return Places(self.pool(knowledge, batch.skills), knowledge)
 
+    def start_state(self) -> Tensor:
+        """Return the state before any answer, (2, layers, hidden)."""
+        return self.recurrence.start
+
+    def step(self, state: Tensor, *inputs: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the state (B, 2, layers, hidden) after the answers of one place.
+
+        And the knowledge state then, as logits (B, S). `inputs` have one place, all of them real.
+        """
+        state = self.recurrence.step(self.embed(Inputs(*inputs)).squeeze(1), state)
+        return state, self.read_out(state[:, 0, -1])
+
     @staticmethod
     def pool(knowledge: Tensor, skills: Tensor) -> Tensor:
         """Return the mean of the logits of a question's skills: (..., S), (..., K) -> (...)."""
@@ -97,26 +110,3 @@ class DKT(nn.Module):
         """Return (B, L, hidden): the state before each place, the learned start first."""
         after = self.recurrence(self.embed(batch))
         return shifted(after, self.recurrence.start[0, -1])
-
-
-class DKTStep(nn.Module):
-    """One interaction and a state -> the next state, and the knowledge read from it."""
-
-    def __init__(self, dkt: DKT) -> None:
-        super().__init__()
-        self.dkt = dkt
-
-    def forward(
-        self,
-        state: Tensor,  # (B, 2, layers, hidden)
-        question: Tensor,  # (B,)
-        skills: Tensor,  # (B, K)
-        response: Tensor,  # (B,)
-        lag_s: Tensor,  # (B,)
-        elapsed_s: Tensor,  # (B,)
-    ) -> tuple[Tensor, Tensor]:
-        """Return the next state and the knowledge state after this answer, (B, S) in 0..1."""
-        one = Inputs(question, skills, response, lag_s, elapsed_s, question)  # no mask is read
-        x = self.dkt.embed(Inputs(*(t[:, None] for t in one))).squeeze(1)
-        state = self.dkt.recurrence.step(x, state)
-        return state, torch.sigmoid(self.dkt.read_out(state[:, 0, -1]))

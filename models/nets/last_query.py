@@ -20,16 +20,19 @@ from models.contract.window import MISSING_S
 from models.nets.initialisation import initialise, t_fixup
 from models.nets.layers import (
     N_RESPONSES,
+    AskedBy,
     Attention,
+    CountEmbedding,
     FeedForward,
     Inputs,
     Norm,
     Places,
     Recurrence,
-    SkillSet,
     TimeEmbedding,
     TimeForm,
     align_right,
+    asked,
+    asked_tables,
     at_last,
     norm_of,
     shifted,
@@ -42,6 +45,8 @@ class LastQueryConfig:
 
     n_questions: int  # tables count PAD and UNSEEN
     n_skills: int
+    inputs: AskedBy = "both"
+    counts: bool = False  # what came before, counted; the paper has no such features
     width: int = 64
     heads: int = 4
     hidden: int = 128  # of the feed-forward layer
@@ -55,12 +60,16 @@ class LastQueryConfig:
 class LastQuery(nn.Module):
     """Embed -> one attention query -> added to every place (or the last) -> FFN -> LSTM -> head."""
 
+    fitted_by = "gradient"
+
     def __init__(self, config: LastQueryConfig) -> None:
         super().__init__()
         self.config = config
         width = config.width
-        self.question = nn.Embedding(config.n_questions, width)
-        self.skills = SkillSet(config.n_skills, width)
+        self.question, self.skills = asked_tables(
+            config.inputs, n_questions=config.n_questions, n_skills=config.n_skills, width=width
+        )
+        self.counts = CountEmbedding(config.counts, width)
         self.response = nn.Embedding(N_RESPONSES, width)
         self.lag = TimeEmbedding(config.lag, width)
         self.elapsed = TimeEmbedding(config.elapsed, width)
@@ -75,8 +84,9 @@ class LastQuery(nn.Module):
         initialise(self, before_relu="kaiming" if config.norm == "layer" else "xavier")
         if config.norm == "t_fixup":
             encoder = nn.ModuleList([self.attention, self.feed_forward])
-            embeddings = (self.question, self.skills, self.response, self.lag, self.elapsed)
-            t_fixup(encoder=[encoder], embeddings=embeddings)
+            asked_by = (self.question, self.skills, self.counts, self.lag)
+            t_fixup(encoder=[encoder], embeddings=(*asked_by, self.response, self.elapsed))
+        self.counts.begin_silent()
 
     @property
     def is_causal(self) -> bool:
@@ -96,7 +106,8 @@ class LastQuery(nn.Module):
             seen = seen * (place[None, :] == end[:, None]).to(x.dtype)[..., None]
         x = self._mix(x, seen)  # (B, L, D): the one answer goes to every place
         state = at_last(self.recurrence(x), batch.mask)  # (B, D)
-        return self._answer(state, last.squeeze(1))
+        logit = self._answer(state, last.squeeze(1))
+        return logit + self.counts.logit(at_last(batch.counts, batch.mask))
 
     def every_place(self, *inputs: Tensor) -> Places:
         """Return the logits at every place; only for residual "last".
@@ -109,23 +120,24 @@ class LastQuery(nn.Module):
             raise ValueError('every place needs residual "last": "broadcast" changes all places')
         batch = Inputs(*inputs)
         past = self.embed(batch)  # (B, L, D)
-        asked = self.embed(
+        queries = self.embed(
             batch._replace(
                 response=torch.full_like(batch.response, UNKNOWN),
                 elapsed_s=torch.full_like(batch.elapsed_s, MISSING_S),
             )
         )
-        seen = self._attend_each(asked, past)
+        seen = self._attend_each(queries, past)
         h, c = self._states(self._mix(past, torch.zeros_like(past)))  # (B, L, D) before each place
-        flat = self._mix(asked, seen).flatten(0, 1)  # (B*L, D)
+        flat = self._mix(queries, seen).flatten(0, 1)  # (B*L, D)
         state = torch.stack([h.flatten(0, 1), c.flatten(0, 1)], dim=1)[:, :, None]
         after = self.recurrence.step(flat, state)[:, 0, 0]  # (B*L, D)
-        return Places(self._answer(after, asked.flatten(0, 1)).view(past.shape[:2]))
+        logit = self._answer(after, queries.flatten(0, 1)).view(past.shape[:2])
+        return Places(logit + self.counts.logit(batch.counts))
 
     def embed(self, batch: Inputs) -> Tensor:
-        """Return (B, L, D): the five inputs of each place, added."""
-        x = self.question(batch.question) + self.skills(batch.skills)
-        x = x + self.response(batch.response)
+        """Return (B, L, D): the inputs of each place, added."""
+        x = asked(batch, self.question, self.skills) + self.response(batch.response)
+        x = x + self.counts(batch.counts)
         return self.drop(x + self.lag(batch.lag_s) + self.elapsed(batch.elapsed_s))  # type: ignore[no-any-return]
 
     def _mix(self, x: Tensor, seen: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models.contract.counts import N_COUNTS
 from models.contract.interaction import PAD_RESPONSE
 from models.contract.vocabulary import PAD
 
@@ -32,6 +33,7 @@ class Inputs(NamedTuple):
     lag_s: Tensor  # (B, L)
     elapsed_s: Tensor  # (B, L)
     mask: Tensor  # (B, L)
+    counts: Tensor  # (B, L, N_COUNTS)
 
 
 class Places(NamedTuple):
@@ -58,6 +60,7 @@ def align_right(inputs: Inputs) -> Inputs:
         lag_s=inputs.lag_s.gather(1, source),
         elapsed_s=inputs.elapsed_s.gather(1, source),
         mask=inputs.mask.gather(1, source),
+        counts=inputs.counts.gather(1, source[:, :, None].expand(-1, -1, N_COUNTS)),
     )
 
 
@@ -148,6 +151,57 @@ class TimeEmbedding(nn.Module):
             return self.table(torch.where(seconds < 0, 0, passed + 1))  # type: ignore[no-any-return]
         scaled = torch.log1p(seconds.clamp(0.0, LONGEST_S))[..., None]
         return torch.where((seconds < 0)[..., None], self.missing, self.direction(scaled))
+
+
+class Counts(nn.Module):
+    """Counts of right and wrong answers -> logarithms of both and of their ratio, for each pair.
+
+    The ratio is the log-odds of a smoothed share: running accuracy, overall, of the skills and of
+    the question, and the question's difficulty. As PFA (Pavlik et al. 2009) and DAS3H (Choffin et
+    al. 2019) count.
+    """
+
+    SIZE = N_COUNTS // 2 * 3
+
+    def __init__(self) -> None:
+        super().__init__()
+        # Training users are many and of all kinds: a few of them say little of a question.
+        self.smoothing: Tensor
+        self.register_buffer("smoothing", torch.tensor([1.0, 1.0, 1.0, 4.0]), persistent=False)
+
+    def forward(self, counts: Tensor) -> Tensor:
+        """(..., N_COUNTS) -> (..., SIZE)."""
+        right, wrong = counts[..., 0::2], counts[..., 1::2]  # (..., 4) each
+        ratio = torch.log((right + self.smoothing) / (wrong + self.smoothing))
+        return torch.cat([0.5 * torch.log1p(right), 0.5 * torch.log1p(wrong), ratio], dim=-1)
+
+
+class CountEmbedding(nn.Module):
+    """Counts -> a vector for an embedding to add, and a logit for a read-out to add.
+
+    Where it is off: no parameters, and nothing is added.
+    """
+
+    def __init__(self, is_on: bool, width: int) -> None:
+        super().__init__()
+        self.is_on = is_on
+        if is_on:
+            self.features = Counts()
+            self.project = nn.Linear(Counts.SIZE, width)
+            self.direct = nn.Linear(Counts.SIZE, 1)
+
+    def forward(self, counts: Tensor) -> Tensor | float:
+        """(..., N_COUNTS) -> (..., D), or 0."""
+        return self.project(self.features(counts)) if self.is_on else 0.0
+
+    def logit(self, counts: Tensor) -> Tensor | float:
+        """(..., N_COUNTS) -> (...), or 0: what a logistic regression on counts would say."""
+        return self.direct(self.features(counts)).squeeze(-1) if self.is_on else 0.0
+
+    def begin_silent(self) -> None:
+        """Let the logit start at nothing: call it when all weights have been drawn."""
+        if self.is_on:
+            nn.init.zeros_(self.direct.weight)
 
 
 class Recency(nn.Module):

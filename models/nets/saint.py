@@ -19,6 +19,7 @@ from models.nets.layers import (
     N_RESPONSES,
     AskedBy,
     CausalAttention,
+    CountEmbedding,
     FeedForward,
     Inputs,
     Norm,
@@ -41,6 +42,7 @@ class SaintConfig:
     n_questions: int  # tables count PAD and UNSEEN
     n_skills: int
     inputs: AskedBy = "both"  # the encoder's, beside positions; the paper's are both
+    counts: bool = False  # what came before, counted: in the encoder; not in the paper
     length: int = 200  # positions that have an embedding
     width: int = 96
     heads: int = 4
@@ -59,6 +61,7 @@ class Saint(nn.Module):
     """
 
     is_causal = True
+    fitted_by = "gradient"
 
     def __init__(
         self, config: SaintConfig, *, elapsed: TimeForm = "none", lag: TimeForm = "none"
@@ -69,6 +72,7 @@ class Saint(nn.Module):
         self.question, self.skills = asked_tables(
             config.inputs, n_questions=config.n_questions, n_skills=config.n_skills, width=width
         )
+        self.counts = CountEmbedding(config.counts, width)
         self.position = nn.Embedding(config.length, width)  # one table for both streams
         self.response = nn.Embedding(N_RESPONSES, width)
         self.start = nn.Parameter(torch.zeros(width))
@@ -84,29 +88,34 @@ class Saint(nn.Module):
         nn.init.normal_(self.start, std=width**-0.5)
         nn.init.normal_(self.read_out.weight, std=0.02)  # begin near no opinion
         if config.norm == "t_fixup":
-            asked_by = (self.question, self.skills, self.position)
+            asked_by = (self.question, self.skills, self.counts, self.position)
             heard = (self.response, self.start, self.elapsed, self.lag)
             t_fixup(
                 encoder=list(self.encoder),
                 decoder=list(self.decoder),
                 embeddings=(*asked_by, *heard),
             )
+        self.counts.begin_silent()
 
     def forward(self, *inputs: Tensor) -> Tensor:
         """Return the logit that the last question is answered right, (B,)."""
         batch = align_right(Inputs(*inputs))
-        return self.read_out(at_last(self._decode(batch), batch.mask)).squeeze(-1)  # type: ignore[no-any-return]
+        logit = self.read_out(at_last(self._decode(batch), batch.mask)).squeeze(-1)
+        return logit + self.counts.logit(at_last(batch.counts, batch.mask))  # type: ignore[no-any-return]
 
     def every_place(self, *inputs: Tensor) -> Places:
         """Return the logits at every place, each from the answers before it alone."""
-        return Places(self.read_out(self._decode(Inputs(*inputs))).squeeze(-1))
+        batch = Inputs(*inputs)
+        logit = self.read_out(self._decode(batch)).squeeze(-1)
+        return Places(logit + self.counts.logit(batch.counts))
 
     def _decode(self, batch: Inputs) -> Tensor:
         """Return (B, L, D). Padding stands to the right of all it could harm: causal is enough."""
         place = torch.arange(batch.question.shape[1], device=batch.question.device)
         mask = causal(place)  # (L, L)
         position = self.position(place)  # (L, D)
-        x = self.drop(asked(batch, self.question, self.skills) + position)
+        x = asked(batch, self.question, self.skills) + self.counts(batch.counts)
+        x = self.drop(x + position)
         for layer in self.encoder:
             x = layer(x, mask, place)
         memory = self.norm_encoder(x)

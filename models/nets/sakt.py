@@ -55,6 +55,7 @@ class Sakt(nn.Module):
     """Queries of what is asked, keys and values of what was answered."""
 
     is_causal = True
+    fitted_by = "gradient"
 
     def __init__(self, config: SaktConfig) -> None:
         super().__init__()

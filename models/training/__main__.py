@@ -21,7 +21,7 @@ from models.evaluation.run import RunInvalid
 from models.nets import build
 from models.training import checkpoint
 from models.training.config import TrainingConfig
-from models.training.loop import fit
+from models.training.fitters import fit
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -64,7 +64,7 @@ def train(config: TrainingConfig, runs: Path) -> Path:
         + ("; going on from the newest epoch" if goes_on else "")
     )
     train_users, validation_users = (
-        encode(split.train, vocabulary),
+        encode(split.train, vocabulary, leave_own_out=True),
         encode(split.validation, vocabulary),
     )
     if not train_users or not validation_users:

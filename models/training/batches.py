@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from models.contract.artifact import WindowRule
+from models.contract.counts import OF_QUESTION, OF_SKILLS
 from models.contract.vocabulary import FIRST, UNSEEN
 from models.contract.window import MISSING_S, Window, collate
 from models.datasets.encoded import EncodedUser
@@ -99,8 +100,10 @@ def _batch(
     # What is never missing in training would be untrained when a caller leaves it out.
     hidden = np.less(rng.random((rows, places)), fit.unseen)
     batch["question"] = np.where(hidden & (batch["question"] >= FIRST), UNSEEN, batch["question"])
+    batch["counts"][hidden, OF_QUESTION] = 0
     unnamed = np.less(rng.random((rows, places, 1)), fit.unseen)
     batch["skills"] = np.where(unnamed & (batch["skills"] >= FIRST), UNSEEN, batch["skills"])
+    batch["counts"][unnamed[:, :, 0], OF_SKILLS] = 0
     untimed = np.less(rng.random((rows, 1)), fit.untimed)
     for name in ("lag_s", "elapsed_s"):
         batch[name] = np.where(untimed, np.float32(MISSING_S), batch[name])

@@ -15,10 +15,12 @@ from models.evaluation.__main__ import main as evaluation
 from models.nets import build
 from models.training import checkpoint
 from models.training.config import TrainingConfig
-from models.training.loop import fit
+from models.training.fitters import fit
 
 TINY = {
+    "bkt": {"forgets": True},
     "dkt": {"hidden": 8, "question": True, "lag": "continuous", "elapsed": "categorical"},
+    "dkt_asked": {"width": 8, "hidden": 8, "lag": "categorical"},
     "last_query": {"width": 8, "heads": 2, "hidden": 8, "lag": "categorical"},
     "saint": {"width": 8, "heads": 2, "hidden": 8, "length": 40},
     "saint_plus": {"width": 8, "heads": 2, "hidden": 8, "length": 40, "elapsed": "continuous"},

@@ -40,12 +40,14 @@ def drawn_windows(vocabulary, rng, lengths):
     """Windows of drawn answers, behind histories of these lengths."""
     windows = []
     for n in lengths:
+        question = rng.integers(1, vocabulary.n_questions, n)
         history = History(
-            question=rng.integers(1, vocabulary.n_questions, n),
+            question=question,
             skills=np.sort(rng.integers(1, vocabulary.n_skills, (n, 2)), axis=1)[:, ::-1].copy(),
             response=rng.integers(0, 2, n),
             asked_ms=np.cumsum(rng.integers(0, 10**7, n)),
             elapsed_s=rng.uniform(-1, 300, n).astype(np.float32).clip(-1),
+            difficulty=vocabulary.difficulty[question],
         )
         query = Query(int(rng.integers(1, vocabulary.n_questions)), (2, 3), UNKNOWN_MS)
         windows.append(window_of(history, query, length=40))
@@ -73,7 +75,7 @@ def test_batch_and_sequence_are_dynamic_in_every_graph(exported):
     """In the file itself, not only in what is said of it."""
     _, folder = exported
     manifest = Manifest.load(folder)
-    assert ("step" in manifest.graphs) == (manifest.network == "dkt")
+    assert ("step" in manifest.graphs) == (manifest.network in {"bkt", "dkt"})
     for graph in manifest.graphs.values():
         for node in onnx.load(folder / graph.file).graph.input:
             axes = [d.dim_param for d in node.type.tensor_type.shape.dim]
@@ -84,15 +86,17 @@ def test_batch_and_sequence_are_dynamic_in_every_graph(exported):
 
 @pytest.mark.parametrize("side", ["right", "left"])
 def test_the_graph_says_what_the_network_says(exported, side):
-    """To 1e-5, on batches that nobody showed it before, at sizes it was not traced with."""
+    """To 1e-5, calibrated, on batches it was never shown, at sizes it was not traced with."""
     run, folder = exported
     trained = open_run(run)
+    assert not trained.calibration.is_identity
     session = onnxruntime.InferenceSession(folder / "sequence.onnx")
     rng = np.random.default_rng(11)
     for lengths in ([0], [39, 0, 17], [1, 2, 3, 5, 8, 13, 21], [39] * 33):
         batch = drawn(trained.vocabulary, rng, lengths, side)
         with torch.inference_mode():
-            expected = torch.sigmoid(trained.network(*tensors(batch))).numpy()
+            p = torch.sigmoid(trained.network(*tensors(batch))).numpy()
+        expected = trained.calibration.apply_to_p(p, np.array(lengths))
         names = [i.name for i in session.get_inputs()]
         found = session.run(["p_correct"], {n: batch[n] for n in names})[0]
 
@@ -165,8 +169,8 @@ def test_steps_folded_over_a_history_give_the_sequence(exported):
     state = np.repeat(np.load(folder / "start.npy")[None], 2, axis=0)
     for place in range(25):
         row = {n: batch[n][:, place] for n in INPUTS if n != "mask"}
-        names = {i.name for i in step.get_inputs()} - {"state"}
-        state, knowledge = step.run(None, {"state": state, **{n: row[n] for n in names}})
+        row |= {"state": state, "answers": np.full(2, place + 1)}
+        state, knowledge = step.run(None, {i.name: row[i.name] for i in step.get_inputs()})
 
     names = [i.name for i in sequence.get_inputs()]
     expected = sequence.run(["knowledge_state"], {n: batch[n] for n in names})[0]
@@ -193,6 +197,49 @@ def test_a_version_is_never_written_over(exported, capsys):
     assert (folder / "manifest.json").read_bytes() == before
 
 
+def test_the_manifest_and_the_card_say_what_calibration_changed(exported):
+    """The map itself, what it was fitted on, and the error before and after."""
+    run, folder = exported
+    calibration = Manifest.load(folder).calibration
+
+    assert calibration.knots == open_run(run).calibration.knots
+    assert calibration.fitted_on["split"] == "validation"
+    assert calibration.ece["after"].keys() == calibration.ece["before"].keys() >= {"all", "0"}
+    assert f"{calibration.ece['before']['all']:.4f}" in (folder / "card.md").read_text()
+
+
+def test_an_uncalibrated_run_exports_the_network_s_own_numbers(exported, tmp_path):
+    """Also where a graph has an input, `answers`, that it then does not read."""
+    if "step" not in Manifest.load(exported[1]).graphs:
+        return
+    run = shutil.copytree(exported[0], tmp_path / "run")
+    (run / "calibration.json").unlink()
+    measured = json.loads((run / "metrics.json").read_text())
+    measured.pop("calibration")
+    (run / "metrics.json").write_text(json.dumps(measured))
+    trained = open_run(run)
+
+    manifest = publish.publish(run, tmp_path / "m" / "1", say=lambda _: None)
+
+    session = onnxruntime.InferenceSession(tmp_path / "m" / "1" / "sequence.onnx")
+    batch = drawn(trained.vocabulary, np.random.default_rng(5), [9, 0], "right")
+    with torch.inference_mode():
+        expected = torch.sigmoid(trained.network(*tensors(batch))).numpy()
+    found = session.run(["p_correct"], {i.name: batch[i.name] for i in session.get_inputs()})[0]
+    assert manifest.calibration.is_identity
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_figures_of_another_calibration_are_refused(exported, tmp_path, capsys):
+    """The card would tell of a model that is not in the folder."""
+    run = shutil.copytree(exported[0], tmp_path / "run")
+    (run / "calibration.json").unlink()
+
+    assert main([str(run), str(tmp_path / "m" / "1")]) != 0
+    assert "measured with another calibration" in capsys.readouterr().err
+    assert not (tmp_path / "m" / "1").exists()
+
+
 def test_a_run_that_was_not_measured_is_refused(exported, tmp_path, capsys):
     """With the command that measures it."""
     copy = shutil.copytree(exported[0], tmp_path / "run")
@@ -217,12 +264,11 @@ def test_what_fails_its_proof_leaves_nothing_behind(exported, tmp_path, monkeypa
                 if len(node.type.tensor_type.shape.dim) > 1:
                     node.type.tensor_type.shape.dim[1].dim_value = 7
         else:
-            last = graph.graph.initializer[-1]
             for tensor in graph.graph.initializer:
-                if tensor.data_type == onnx.TensorProto.FLOAT and len(tensor.dims) == 2:
-                    last = tensor
-            values = onnx.numpy_helper.to_array(last) * np.float32(1.5) + np.float32(0.1)
-            last.CopyFrom(onnx.numpy_helper.from_array(values, last.name))
+                values = onnx.numpy_helper.to_array(tensor)
+                if values.dtype.kind == "f" and values.size > 1:
+                    other = (values * 1.5 + 0.1).astype(values.dtype)
+                    tensor.CopyFrom(onnx.numpy_helper.from_array(other, tensor.name))
         onnx.save(graph, path)
 
     monkeypatch.setattr(publish, "export_apart", export)

@@ -119,6 +119,12 @@ def manifest(*keys, value):
     return lambda folder: edit_manifest(folder, change)
 
 
+def calibration(**changed):
+    """Return what gives the manifest a calibration that is good but for what is changed."""
+    good = {"knots": [0, 2], "scales": [1.0, 1.0], "shifts": [0.0, 0.0]}
+    return manifest("calibration", value={**good, **changed})
+
+
 def vocabulary(key, value):
     """Return what puts `value` in the vocabulary."""
 
@@ -221,6 +227,11 @@ def other_weights(folder):
         (lambda f: (f / "manifest.json").write_text("[]"), "holds no JSON object"),
         (manifest("name", value=3), "name is of type int, not str"),
         (manifest("parity", value=[]), "parity is of type list"),
+        (manifest("calibration", value=[]), "manifest.json: ManifestError"),
+        (calibration(knots=[0, 2.5]), "knots (0, 2.5) are not all whole numbers"),
+        (calibration(scales=[1.0, "1"]), "scales (1.0, '1') are not all finite numbers"),
+        (calibration(scales=[1.0, -0.5]), "are not all above 0"),
+        (calibration(shifts=[0.0]), "1 shifts, 2 knots"),
         (manifest("window", "length", value=2.5), "length is of type float, not int"),
         (manifest("window", "cut", value=0), "no windows can be cut"),
         (manifest("graphs", "sequence", "inputs", 1, "name", value=["a"]), "name is of type list"),
