@@ -187,22 +187,22 @@ def test_a_step_under_fixup_moves_a_deep_stack_as_far_as_a_shallow_one():
 
 ATTENTION = {
     "saint": {"layers": 3, "length": 30},
-    "saint_plus": {"layers": 3, "length": 30, "elapsed": "continuous"},
-    "last_query": {"elapsed": "categorical"},
+    "saint_plus": {"layers": 3, "length": 30, "elapsed": "continuous", "counts": True},
+    "last_query": {"elapsed": "categorical", "counts": True},
     "sakt": {"layers": 3, "length": 30, "inputs": "both"},
 }
 ENCODER, DECODER = r"(encoder|layers)\.\d\.", r"decoder\.\d\."
 SHRINKS = r"((attend\w*\.)?(attention\.)?(value|out)|feed_forward\.(rise|fall))\.weight"
 EMBEDDINGS = {
     "saint": r"question|skills|position|response|start",
-    "saint_plus": r"question|skills|position|response|start|elapsed|lag",
-    "last_query": r"question|skills|response|elapsed|lag",
+    "saint_plus": r"question|skills|counts|position|response|start|elapsed|lag",
+    "last_query": r"question|skills|counts|response|elapsed|lag",
     "sakt": r"(question|skills)(_answered)?|position|start",
 }
 TENSORS = {
     "saint": 3 * 4 + 3 * 6 + 5,  # four a layer of the encoder, six of the decoder, embeddings
-    "saint_plus": 3 * 4 + 3 * 6 + 5 + 2,  # a direction of elapsed times, a table of lags
-    "last_query": 4 + 5,
+    "saint_plus": 3 * 4 + 3 * 6 + 5 + 3,  # counts, a direction of elapsed times, a table of lags
+    "last_query": 4 + 6,
     "sakt": 3 * 4 + 6,
 }
 
