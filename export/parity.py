@@ -77,7 +77,8 @@ def check_step(run: Run, path: Path, ports: Graph) -> dict[str, Any]:
             one = {n: batch[n][:, place] for n in batch if n != "mask"}
             answers = np.full(rows, place + 1)
             state, knowledge = session.run(None, {"state": state, **one, "answers": answers})
-            upto = {n: a[:, : place + 2] for n, a in batch.items()}
+            upto = {n: a[:, : place + 2].copy() for n, a in batch.items()}
+            upto["lag_s"][:, -1] = MISSING_S  # a step knows of no question asked after it
             if place in (0, 1, 24, 49):
                 case = Case(upto, {"knowledge_state": answer(run, upto)["knowledge_state"]})
                 gap = _difference(case, {"knowledge_state": knowledge}, (rows, place + 1))

@@ -16,6 +16,7 @@ from models.contract.vocabulary import PAD
 from models.nets.initialisation import initialise
 from models.nets.layers import (
     N_RESPONSES,
+    Forgetting,
     Inputs,
     Places,
     Recurrence,
@@ -40,6 +41,7 @@ class DKTConfig:
     question: bool = False  # also read which question it was
     lag: TimeForm = "none"
     elapsed: TimeForm = "none"
+    forgetting: bool = False  # what is known fades with the pause before the question
 
 
 class DKT(nn.Module):
@@ -57,6 +59,7 @@ class DKT(nn.Module):
         self.lag = TimeEmbedding(config.lag, width)
         self.elapsed = TimeEmbedding(config.elapsed, width)
         self.recurrence = Recurrence(width, width, config.layers)
+        self.forgetting = Forgetting(width) if config.forgetting else None
         self.drop = nn.Dropout(config.dropout)
         self.read_out = nn.Linear(width, config.n_skills - 1)
         initialise(self)
@@ -68,7 +71,7 @@ class DKT(nn.Module):
     def with_knowledge(self, *inputs: Tensor) -> tuple[Tensor, Tensor]:
         """Return that logit, (B,), and the knowledge state it was read from, as logits (B, S)."""
         aligned = align_right(Inputs(*inputs))
-        state = at_last(self._states(aligned), aligned.mask)  # (B, hidden)
+        state = at_last(self._faded(self._states(aligned), aligned), aligned.mask)  # (B, hidden)
         knowledge = self.read_out(state)  # (B, S)
         skills = at_last(aligned.skills, aligned.mask)  # (B, K)
         return self.pool(knowledge, skills), knowledge
@@ -76,7 +79,7 @@ class DKT(nn.Module):
     def every_place(self, *inputs: Tensor) -> Places:
         """Return the logits at every place, each from the answers before it alone."""
         batch = Inputs(*inputs)
-        knowledge = self.read_out(self.drop(self._states(batch)))  # (B, L, S)
+        knowledge = self.read_out(self.drop(self._faded(self._states(batch), batch)))  # (B, L, S)
         return Places(self.pool(knowledge, batch.skills), knowledge)
 
     def start_state(self) -> Tensor:
@@ -105,6 +108,9 @@ class DKT(nn.Module):
         if self.question is not None:
             x = x + self.question(batch.question)
         return x.add(self.lag(batch.lag_s)).add(self.elapsed(batch.elapsed_s))
+
+    def _faded(self, states: Tensor, batch: Inputs) -> Tensor:
+        return states if self.forgetting is None else self.forgetting(states, batch.lag_s)
 
     def _states(self, batch: Inputs) -> Tensor:
         """Return (B, L, hidden): the state before each place, the learned start first."""

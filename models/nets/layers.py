@@ -176,6 +176,23 @@ class Counts(nn.Module):
         return torch.cat([0.5 * torch.log1p(right), 0.5 * torch.log1p(wrong), ratio], dim=-1)
 
 
+class Forgetting(nn.Module):
+    """A state fades with the pause before the question, each unit at a learned rate of its own.
+
+    By the logarithm of the pause: a day costs little more than an hour (Wixted and Ebbesen 1991, a
+    power law). A pause that is not known costs nothing.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.rate = nn.Parameter(torch.full((width,), -3.0))  # softplus: 0.05 at the start
+
+    def forward(self, state: Tensor, lag_s: Tensor) -> Tensor:
+        """(..., D) and seconds (...) -> (..., D)."""
+        hours = lag_s.clamp(0.0, LONGEST_S)[..., None] / 3600.0
+        return state * torch.exp(-F.softplus(self.rate) * torch.log1p(hours))
+
+
 class CountEmbedding(nn.Module):
     """Counts -> a vector for an embedding to add, and a logit for a read-out to add.
 

@@ -31,6 +31,7 @@ class Batch(NamedTuple):
     inputs: list[Tensor]
     right: Tensor  # (B, L) for stretches, (B,) for windows; float
     scored: Tensor  # same shape, 1.0 where the loss counts
+    starts: Tensor  # same shape, 1.0 at a user's very first answer
 
 
 def stretches(
@@ -50,10 +51,12 @@ def stretches(
         longest = max(len(w) for w in windows)
         right = np.zeros((len(group), longest), np.float32)
         scored = np.zeros((len(group), longest), np.float32)
+        starts = np.zeros((len(group), longest), np.float32)
         for i, (u, a, b) in enumerate(group):
             right[i, : b - a] = users[u].history.response[a:b]
             scored[i, : b - a] = users[u].scored(a, b)
-        yield _batch(windows, right, scored, fit, rng)
+            starts[i, 0] = a == 0
+        yield _batch(windows, right, scored, starts, fit, rng)
 
 
 def windows(
@@ -67,7 +70,8 @@ def windows(
     for group in _batched(chosen, lengths, step_places(sum(lengths), fit), rng):
         built = [users[u].window(r, rule) for u, r in group]
         right = np.array([users[u].history.response[r] for u, r in group], np.float32)
-        yield _batch(built, right, np.ones_like(right), fit, rng)
+        starts = np.array([r == 0 for _, r in group], np.float32)
+        yield _batch(built, right, np.ones_like(right), starts, fit, rng)
 
 
 def steps_an_epoch(users: Sequence[EncodedUser], rule: WindowRule | None, fit: FitConfig) -> int:
@@ -92,6 +96,7 @@ def _batch(
     built: Sequence[Window],
     right: NDArray[np.float32],
     scored: NDArray[np.float32],
+    starts: NDArray[np.float32],
     fit: FitConfig,
     rng: np.random.Generator,
 ) -> Batch:
@@ -107,7 +112,7 @@ def _batch(
     untimed = np.less(rng.random((rows, 1)), fit.untimed)
     for name in ("lag_s", "elapsed_s"):
         batch[name] = np.where(untimed, np.float32(MISSING_S), batch[name])
-    return Batch(tensors(batch), torch.from_numpy(right), torch.from_numpy(scored))
+    return Batch(tensors(batch), *map(torch.from_numpy, (right, scored, starts)))
 
 
 def _batched(

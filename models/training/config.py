@@ -35,6 +35,7 @@ class FitConfig:
     validation_rows: int = 20_000  # rows drawn to judge an epoch; networks that are not causal
     unseen: float = 0.01  # share of places whose question (or skills) is hidden as UNSEEN
     untimed: float = 0.05  # share of windows whose times are hidden as missing
+    start: float = 0.0  # extra weight of a user's very first answer: shapes the start state
     reconstruct: float = 0.0  # DKT+: weight of predicting the answer just seen
     waviness_l1: float = 0.0  # DKT+: weight of the mean step of the knowledge state
     waviness_l2: float = 0.0  # DKT+: weight of its mean squared step

@@ -138,11 +138,13 @@ def _step(
 def _losses(network: Any, batch: batches.Batch, settings: FitConfig) -> tuple[Tensor, Tensor]:
     """Return what is minimised, and the part of it that comes from the answers."""
     if not network.is_causal:
-        answers = answer_loss(network(*batch.inputs), batch.right, batch.scored)
-        return answers, answers
+        logit = network(*batch.inputs)
+        answers = answer_loss(logit, batch.right, batch.scored)
+        return answers + _start_penalty(logit, batch, settings), answers
     places = network.every_place(*batch.inputs)
     answers = answer_loss(places.logit, batch.right, batch.scored)
-    loss, knowledge = answers, places.knowledge_logit
+    loss = answers + _start_penalty(places.logit, batch, settings)
+    knowledge = places.knowledge_logit
     if knowledge is not None and knowledge.shape[1] > 1:
         skills, mask = batch.inputs[1], batch.inputs[5]
         if settings.reconstruct:
@@ -152,6 +154,13 @@ def _losses(network: Any, batch: batches.Batch, settings: FitConfig) -> tuple[Te
             l1, l2 = waviness(knowledge, mask)
             loss = loss + settings.waviness_l1 * l1 + settings.waviness_l2 * l2
     return loss, answers
+
+
+def _start_penalty(logit: Tensor, batch: batches.Batch, settings: FitConfig) -> Tensor | float:
+    """Return what the start state costs: the error on very first answers, once more."""
+    if not settings.start:
+        return 0.0
+    return settings.start * answer_loss(logit, batch.right, batch.starts)
 
 
 def _lr(settings: FitConfig, step: int, last_step: int) -> float:

@@ -23,6 +23,7 @@ OPTIONS = {
         "question": True,
         "lag": "continuous",
         "elapsed": "categorical",
+        "forgetting": True,
     },
     "dkt_asked": {"width": 16, "hidden": 16, "lag": "categorical", "elapsed": "continuous"},
     "dkt_asked, skills alone": {"width": 16, "hidden": 16, "question": False, "counts": False},
