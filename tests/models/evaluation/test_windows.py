@@ -10,7 +10,7 @@ from models.contract.interaction import RIGHT
 from models.datasets.encoded import encode
 from models.datasets.simulator import simulate
 from models.evaluation.subject import Subject
-from models.evaluation.windows import as_text, by_window, rows_with, windows_picture
+from models.evaluation.windows import as_text, by_window, gain, rows_with, windows_picture
 
 
 @pytest.fixture(scope="module")
@@ -73,3 +73,17 @@ def test_rows_are_thinned_within_each_user_and_see_enough(simulated):
 def test_histories_too_short_for_any_answer_are_refused(simulated):
     with pytest.raises(ValueError, match="no test user has 99 answers"):
         by_window(subject_of(simulated, None), encode(simulated, simulated.vocabulary()), [50, 100])
+
+
+def test_a_gain_that_every_user_has_is_known_more_closely_than_an_auc():
+    """Users differ much; the same users are drawn for both lengths."""
+    rng = np.random.default_rng(0)
+    user = np.repeat(np.arange(40), 50)
+    right = rng.random(2000) < 0.5
+    noise = rng.normal(0, 1, 2000)
+    good = np.where(user % 2, 3.0, 0.5) * right + noise
+    better = good + 0.3 * right
+
+    found = gain(right, better, good, user, rounds=100)
+    assert 0 < found["low"] < found["value"] < found["high"] < 0.1
+    assert gain(right, good, good, user, rounds=5) == {"value": 0, "low": 0, "high": 0}
