@@ -27,6 +27,12 @@ OPTIONS = {
     },
     "dkt_asked": {"width": 16, "hidden": 16, "lag": "categorical", "elapsed": "continuous"},
     "dkt_asked, skills alone": {"width": 16, "hidden": 16, "question": False, "counts": False},
+    "ensemble": {
+        "members": (
+            {"network": "dkt_asked", "config": {"width": 16, "hidden": 16}},
+            {"network": "last_query", "config": {"width": 16, "hidden": 16, "residual": "last"}},
+        )
+    },
     "last_query, counts alone": {"width": 16, "hidden": 16, "counts": True, "inputs": "skills"},
     "saint_plus, counts": {"width": 16, "hidden": 16, "length": 40, "counts": True},
     "last_query": {"width": 16, "hidden": 16, "elapsed": "continuous"},
@@ -336,6 +342,35 @@ def test_saint_plus_without_times_is_saint():
     batch = collate([window(9, 4), window(3, 1)])
 
     np.testing.assert_array_equal(answers(plus, batch), answers(saint, batch))
+
+
+def test_an_ensemble_says_the_mean_of_its_members():
+    """Of their logits: two who are sure of opposite answers know nothing together."""
+    network = network_of("ensemble")
+    batch = tensors(collate([window(9, 1), window(4, 2)]))
+    with torch.inference_mode():
+        apart = [member(*batch) for member in network.members]
+        together = network(*batch)
+
+    torch.testing.assert_close(together, (apart[0] + apart[1]) / 2)
+    with pytest.raises(ValueError, match="needs members"):
+        build("ensemble", {"n_questions": 5, "n_skills": 5})
+
+
+def test_a_state_fades_with_the_pause_before_the_question():
+    """Where forgetting is on: never below a pause unknown, further the longer the pause."""
+    network = network_of("dkt, every input")
+    batch = collate([window(9, 1)])
+    states = []
+    for lag_s in (MISSING_S, 0.0, 3_600.0, 86_400.0):
+        batch["lag_s"][:, -1] = lag_s
+        with torch.inference_mode():
+            states.append(network.with_knowledge(*tensors(batch))[1])
+    bias = network.read_out.bias
+
+    strength = [(knowledge - bias).norm().item() for knowledge in states]
+    assert strength[0] == pytest.approx(strength[1])
+    assert strength[1] > strength[2] > strength[3]
 
 
 def test_unknown_names_are_refused_with_what_is_known():

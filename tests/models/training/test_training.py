@@ -25,6 +25,7 @@ from models.training.fitters import fit
 NETWORKS = {
     "bkt": {"max_guess": 0.4, "max_slip": 0.3},
     "dkt": {"hidden": 16},
+    "dkt_asked": {"width": 16, "hidden": 16},
     "last_query": {"width": 16, "hidden": 16},
     "saint": {"width": 16, "hidden": 16, "length": 40, "recency": True},
     "saint_plus": {"width": 16, "hidden": 16, "length": 40},
@@ -171,3 +172,37 @@ def test_a_bad_configuration_is_refused_by_name(tmp_path, content, reason):
 
     with pytest.raises(ConfigInvalid, match=reason):
         TrainingConfig.load(path)
+
+
+def test_members_are_trained_apart_and_answer_together(csv, tmp_path):
+    """By their own files, on its data; killed between two, it goes on with the second."""
+    member = config_for(csv, "dkt_asked", epochs=1)
+    text = (
+        f'name = "{{0}}"\nnetwork = "{{1}}"\n[data]\nset = "{csv}"\n'
+        "[window]\nlength = 40\n[fit]\nepochs = 1\nstretch = 40\nthreads = 1\n"
+    )
+    options = "".join(f"{k} = {v}\n" for k, v in member.model.items())
+    (tmp_path / "one.toml").write_text(text.format("one", "dkt_asked") + "[model]\n" + options)
+    named = (
+        '[[members]]\nconfig = "one.toml"\nseed = 0\n[[members]]\nconfig = "one.toml"\nseed = 1\n'
+    )
+    (tmp_path / "both.toml").write_text(text.format("both", "ensemble") + named)
+    config = TrainingConfig.load(tmp_path / "both.toml")
+
+    run(config, tmp_path / "killed", stop_after=1)
+    records = run(config, tmp_path / "killed")
+    run(config, tmp_path / "whole")
+
+    assert len(records) == 2  # the second member's, and both together
+    assert records[-1].validation_auc > 0.5
+    first, second = (open_run(tmp_path / f).network for f in ("killed", "whole"))
+    for one, other in zip(first.parameters(), second.parameters(), strict=True):
+        torch.testing.assert_close(one, other)
+    a, b = first.members
+    assert not torch.allclose(a.rise.weight, b.rise.weight)
+
+
+def test_a_member_that_names_no_file_is_refused(tmp_path):
+    (tmp_path / "e.toml").write_text('name = "e"\n[[members]]\nsed = 3\n')
+    with pytest.raises(ConfigInvalid, match="must have a config"):
+        TrainingConfig.load(tmp_path / "e.toml")
