@@ -1,6 +1,6 @@
 """Train a network and leave a run folder.
 
-    python -m models.training models/training/configs/dkt.toml [--runs runs]
+    python -m models.training models/training/configs/assist2017/dkt_plus.toml [--runs runs]
 
 A run that was killed goes on from its newest epoch when the same command is given again.
 """
