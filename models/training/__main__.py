@@ -64,7 +64,7 @@ def train(config: TrainingConfig, runs: Path) -> Path:
         + ("; going on from the newest epoch" if goes_on else "")
     )
     train_users, validation_users = (
-        encode(split.train, vocabulary, leave_own_out=True),
+        encode(split.train, vocabulary, leave_own_out=config.fit.leave_own_out),
         encode(split.validation, vocabulary),
     )
     if not train_users or not validation_users:

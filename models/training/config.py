@@ -34,6 +34,7 @@ class FitConfig:
     windows: int = 100_000  # targets drawn an epoch; networks that are not causal
     validation_rows: int = 20_000  # rows drawn to judge an epoch; networks that are not causal
     unseen: float = 0.01  # share of places whose question (or skills) is hidden as UNSEEN
+    leave_own_out: bool = True  # training users see difficulty without their own answers in it
     untimed: float = 0.05  # share of windows whose times are hidden as missing
     start: float = 0.0  # extra weight of a user's very first answer: shapes the start state
     reconstruct: float = 0.0  # DKT+: weight of predicting the answer just seen
