@@ -38,6 +38,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--threads", type=int, help="torch's threads, whatever the file says")
     stated = parser.add_argument_group("in place of what the file says")
     stated.add_argument("--name", help="of the run")
+    stated.add_argument(
+        "--set", nargs="+", default=[], metavar="KEY=VALUE", help="as in fit.lr=0.001 (TOML)"
+    )
     stated.add_argument("--seed", type=int)
     stated.add_argument("--warm-start", metavar="RUN", help="run whose weights are taken first")
     stated.add_argument("--data", metavar="FOLDER", help="where the known data sets lie")
@@ -54,15 +57,17 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _configured(given: argparse.Namespace) -> TrainingConfig:
     """Read the file, and put in what the command line says in place of it."""
-    config = TrainingConfig.load(given.config)
+    config = TrainingConfig.load(given.config, given.set)
     folds = {part: getattr(given, part) for part in ("train", "validation", "test")}
-    data: dict[str, Any] = {part: tuple(numbers) for part, numbers in folds.items() if numbers}
+    changed: dict[str, Any] = {part: tuple(numbers) for part, numbers in folds.items() if numbers}
     if given.data:
-        data["folder"] = given.data
+        changed["folder"] = given.data
     own = {name: getattr(given, name) for name in ("name", "seed", "warm_start")}
+    data = dataclasses.replace(config.data, **changed)
     return dataclasses.replace(
         config,
-        data=dataclasses.replace(config.data, **data),
+        data=data,
+        members=tuple(dataclasses.replace(member, data=data) for member in config.members),
         **{name: value for name, value in own.items() if value is not None},
     )
 

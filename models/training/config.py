@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self, TypeVar
@@ -69,10 +69,15 @@ class TrainingConfig:
     members: tuple[TrainingConfig, ...] = ()  # of an ensemble; their data is the ensemble's
 
     @classmethod
-    def load(cls, path: Path) -> Self:
-        """Read a TOML file; raise `ConfigInvalid` naming the file and what is wrong in it."""
+    def load(cls, path: Path, changes: Sequence[str] = ()) -> Self:
+        """Read a TOML file; raise `ConfigInvalid` naming the file and what is wrong in it.
+
+        `changes` stand in place of what the file says, as `section.key=value` in TOML.
+        """
         try:
             content = tomllib.loads(path.read_text(encoding="utf-8"))
+            for change in changes:
+                _put(content, change)
             if "members" in content:
                 content["members"] = [_member(path, content, m) for m in content["members"]]
             return cls.of(content)
@@ -95,6 +100,23 @@ class TrainingConfig:
     def as_dict(self) -> dict[str, Any]:
         """Return plain values; `of` reads them back."""
         return dataclasses.asdict(self)
+
+
+def _put(content: dict[str, Any], change: str) -> None:
+    """Put `section.key=value` into a file's content."""
+    place, is_one, value = change.partition("=")
+    *sections, key = place.strip().split(".")
+    if not is_one or not key:
+        raise ConfigInvalid(f"{change!r} is not of the form section.key=value")
+    table = content
+    for section in sections:
+        table = table.setdefault(section, {})
+        if not isinstance(table, dict):
+            raise ConfigInvalid(f"{change!r}: {section} is no table")
+    try:
+        table[key] = tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError as exc:
+        raise ConfigInvalid(f"{change!r}: {value!r} is no TOML value ({exc})") from exc
 
 
 def _member(path: Path, ensemble: Mapping[str, Any], named: Mapping[str, Any]) -> dict[str, Any]:
