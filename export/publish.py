@@ -167,6 +167,12 @@ def _features(run: Run) -> dict[str, Any]:
         if asked_by != "questions"
         else "not read",
         "response": "moves right by one place; the asked question's is UNKNOWN",
+        "counts": {
+            "form": "logarithms and ratios" if _option(run, "counts", False) else "not read",
+            "is": "right and wrong answers before each place: overall, to the skills (their mean) "
+            "and to the question, in the window; to the question, by training users (difficulty, "
+            "in vocabulary.json)",
+        },
         "lag_s": {
             "form": _option(run, "lag", "none"),
             "is": "from the ask before to this ask, at its own place",

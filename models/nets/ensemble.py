@@ -30,7 +30,7 @@ class Ensemble(nn.Module):
 
     fitted_by = "members"
     features = dict.fromkeys(
-        ("question", "skills", "lag_s", "elapsed_s"), "as each member in config reads it"
+        ("question", "skills", "counts", "lag_s", "elapsed_s"), "as each member in config reads it"
     )
 
     def __init__(self, config: EnsembleConfig) -> None:

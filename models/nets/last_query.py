@@ -35,7 +35,6 @@ from models.nets.layers import (
     asked_tables,
     at_last,
     norm_of,
-    shifted,
 )
 
 
@@ -127,7 +126,7 @@ class LastQuery(nn.Module):
             )
         )
         seen = self._attend_each(queries, past)
-        h, c = self._states(self._mix(past, torch.zeros_like(past)))  # (B, L, D) before each place
+        h, c = self.recurrence.before_each(self._mix(past, torch.zeros_like(past)))  # (B, L, D)
         flat = self._mix(queries, seen).flatten(0, 1)  # (B*L, D)
         state = torch.stack([h.flatten(0, 1), c.flatten(0, 1)], dim=1)[:, :, None]
         after = self.recurrence.step(flat, state)[:, 0, 0]  # (B*L, D)
@@ -163,14 +162,3 @@ class LastQuery(nn.Module):
         score = torch.cat([score.masked_fill(~before, float("-inf")), own], dim=-1)
         weight = F.dropout(score.softmax(dim=-1), attention.dropout, self.training)
         return attention.merge(weight[..., :-1] @ value + weight[..., -1:] * own_value)
-
-    def _states(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Return h and c before each place, (B, L, D) each; torch's own LSTM tells only h."""
-        start = self.recurrence.start[:, 0]
-        state = start[None, :, None].expand(x.shape[0], -1, -1, -1)  # (B, 2, 1, D)
-        after = []
-        for place in range(x.shape[1]):
-            state = self.recurrence.step(x[:, place], state)
-            after.append(state[:, :, 0])
-        both = torch.stack(after, dim=1)  # (B, L, 2, D)
-        return shifted(both[:, :, 0], start[0]), shifted(both[:, :, 1], start[1])

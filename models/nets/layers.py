@@ -344,6 +344,23 @@ class Recurrence(nn.Module):
         start = self.start[:, :, None].expand(-1, -1, x.shape[0], -1).contiguous()
         return self.lstm(x, (start[0], start[1]))[0]  # type: ignore[no-any-return]
 
+    def before_each(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, L, D) -> h and c before each place, (B, L, hidden) each; of one layer.
+
+        Torch's own LSTM is fast but tells only h. With h known at every place, all gates are one
+        product, and what is left to do place by place for c is a single multiplication and sum.
+        """
+        h = shifted(self.forward(x), self.start[0, -1])
+        w_input, w_hidden, b_input, b_hidden = self.lstm.all_weights[0]
+        gates = F.linear(x, w_input, b_input) + F.linear(h, w_hidden, b_hidden)
+        enter, forget, new, _ = gates.chunk(4, dim=-1)  # torch's order of gates
+        added = (torch.sigmoid(enter) * torch.tanh(new)).unbind(dim=1)
+        kept = torch.sigmoid(forget).unbind(dim=1)
+        cells = [self.start[1, -1].expand_as(h[:, 0])]
+        for place in range(x.shape[1] - 1):
+            cells.append(torch.addcmul(added[place], kept[place], cells[-1]))
+        return h, torch.stack(cells, dim=1)
+
     def step(self, x: Tensor, state: Tensor) -> Tensor:
         """One place for every row: (B, D) and (B, 2, layers, hidden) -> the next state.
 
