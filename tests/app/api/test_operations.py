@@ -12,6 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from app.settings import Settings
 from app.telemetry import JsonLines
+from tests.app.conftest import SHIPPED
 
 
 @pytest.fixture
@@ -46,7 +47,7 @@ def test_a_running_service_is_alive_and_ready(client):
     ready = client.get("/readyz").json()
 
     assert ready["ready"] is True
-    assert [m["name"] for m in ready["models"]] == ["dkt", "last_query", "saint_plus"]
+    assert [m["name"] for m in ready["models"]] == sorted(SHIPPED)
     assert ready["provider"]["effective"] == "cpu"
     assert ready["store"] == {"kind": "embedded", "history_max_items": 4096, "answers": True}
 

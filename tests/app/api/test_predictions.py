@@ -8,7 +8,9 @@ from uuid import uuid4
 
 import pytest
 
-MODELS = ["dkt", "last_query", "saint_plus"]
+from tests.app.conftest import SHIPPED
+
+MODELS = list(SHIPPED)
 
 
 def history(n: int, seed: int = 0) -> list[dict]:

@@ -16,15 +16,15 @@ from models.contract.artifact import sha256_of
 from models.contract.interaction import INTERACTION, Query, key_of
 from models.contract.vocabulary import FIRST, UNSEEN
 from models.contract.window import collate, window_of
-from tests.app.conftest import ARTIFACTS
+from tests.app.conftest import SHIPPED
 
-MODELS = ["dkt", "last_query", "saint_plus"]
+MODELS = list(SHIPPED)
 
 
 @pytest.fixture
 def folder(tmp_path):
     """A copy of a good artifact, to be spoilt."""
-    return shutil.copytree(ARTIFACTS / "dkt" / "1", tmp_path / "dkt" / "1")
+    return shutil.copytree(SHIPPED["dkt"], tmp_path / "dkt" / SHIPPED["dkt"].name)
 
 
 def edit_manifest(folder, change):
@@ -271,7 +271,7 @@ def test_a_spoilt_artifact_is_refused_with_file_and_reason(folder, spoil, said):
 @pytest.mark.parametrize("model", MODELS)
 def test_a_window_gets_one_answer_in_any_company(model):
     """Alone, among longer ones, in another order, padded on the other side: to 1e-5."""
-    artifact = open_artifact(ARTIFACTS / model / "1", "cpu", 1)
+    artifact = open_artifact(SHIPPED[model], "cpu", 1)
     scorer, entry = artifact.scorer, artifact.manifest.graphs["sequence"]
     rng = np.random.default_rng(0)
     windows = []
@@ -306,7 +306,7 @@ def numbers(score):
 @pytest.mark.parametrize("model", MODELS)
 def test_a_knowledge_state_has_a_number_for_every_known_skill(model):
     """Each a probability; a model without one says so, and gives no prior either."""
-    artifact = open_artifact(ARTIFACTS / model / "1", "cpu", 1)
+    artifact = open_artifact(SHIPPED[model], "cpu", 1)
     empty = artifact.vocabulary.read(np.empty(0, INTERACTION))
     window = window_of(empty, Query(UNSEEN, (UNSEEN,)), length=10)
     [score] = artifact.scorer([window])
