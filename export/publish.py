@@ -154,27 +154,42 @@ def _manifest(
 
 
 def _features(run: Run) -> dict[str, Any]:
-    """Say how each input enters, in words: the graph itself does the encoding."""
+    """Say how each input enters, in words: the graph itself does the encoding.
+
+    A network that reads its inputs in another way than most says so in its `features`.
+    """
     time = {"missing": -1, "longest_s": LONGEST_S}
-    return {
-        "question": "own embedding" if run.config.get("question", True) else "not read",
-        "skills": "a set: mean of the members' embeddings",
+    asked_by = _option(run, "inputs", "both")
+    question = asked_by != "skills" and _option(run, "question", True)
+    usual = {
+        "question": "own embedding" if question else "not read",
+        "skills": "a set: mean of the members' embeddings"
+        if asked_by != "questions"
+        else "not read",
         "response": "moves right by one place; the asked question's is UNKNOWN",
+        "counts": {
+            "form": "logarithms and ratios" if _option(run, "counts", False) else "not read",
+            "is": "right and wrong answers before each place: overall, to the skills (their mean) "
+            "and to the question, in the window; to the question, by training users (difficulty, "
+            "in vocabulary.json)",
+        },
         "lag_s": {
-            "form": run.config.get("lag", _default(run, "lag")),
+            "form": _option(run, "lag", "none"),
             "is": "from the ask before to this ask, at its own place",
             **time,
         },
         "elapsed_s": {
-            "form": run.config.get("elapsed", _default(run, "elapsed")),
+            "form": _option(run, "elapsed", "none"),
             "is": "time taken to answer, moves with the response",
             **time,
         },
     }
+    return {**usual, **getattr(run.network, "features", {})}
 
 
-def _default(run: Run, option: str) -> Any:
-    return getattr(run.network.config, option)
+def _option(run: Run, name: str, absent: Any) -> Any:
+    """Return an option of the run's network as it was built; `absent` where it has no such one."""
+    return getattr(run.network.config, name, absent)
 
 
 def _with_files(manifest: Manifest, files: dict[str, str]) -> Manifest:

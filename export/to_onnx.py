@@ -24,7 +24,6 @@ from models.contract.artifact import SEQUENCE, STEP, Graph, Port
 from models.contract.calibration import Calibration
 from models.contract.window import INPUTS
 from models.evaluation.run import Run, open_run
-from models.nets.dkt import DKTStep
 
 OPSET = 23  # has Attention as one operator, which ONNX Runtime runs on CPU and CUDA
 
@@ -57,15 +56,20 @@ class SequenceGraph(nn.Module):
 class StepGraph(nn.Module):
     """A state and one answered place -> the next state, and the knowledge state (B, S) after it."""
 
-    def __init__(self, step: nn.Module, calibration: Calibration) -> None:
+    def __init__(self, network: Any, calibration: Calibration) -> None:
         super().__init__()
-        self.step = step
+        self.network = network
         self.calibrated = Calibrated(calibration)
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, Tensor]:
-        """Take the state, one place of the inputs, and the number of answers, this one counted."""
-        *one, answers = inputs
-        state, knowledge = self.step(*one)
+        """Take the state, then the tensors of `INPUTS` without sequence axis or `mask`.
+
+        And last the number of answers folded in, this one counted.
+        """
+        state, *one, answers = inputs
+        places = {name: t[:, None] for name, t in zip(_of_one_place(), one, strict=True)}
+        places["mask"] = torch.ones_like(places["question"], dtype=torch.bool)
+        state, knowledge = self.network.step(state, *(places[name] for name in INPUTS))
         return state, torch.sigmoid(self.calibrated(knowledge, answers))
 
 
@@ -83,22 +87,19 @@ def graph_of(run: Run, name: str) -> tuple[nn.Module, Graph, tuple[Tensor, ...]]
             outputs.append(knowledge)
         ports = Graph(file=SEQUENCE, inputs=tuple(inputs), outputs=tuple(outputs))
         return SequenceGraph(run.network, run.calibration), ports, _example(ports)
-    if (
-        name == "step"
-        and hasattr(run.network, "recurrence")
-        and hasattr(run.network, "with_knowledge")
-    ):
-        start = run.network.recurrence.start
-        state = Port(name="state", dtype="float32", axes=("batch", *start.shape))
+    if name == "step" and hasattr(run.network, "start_state"):
+        start = run.network.start_state()
+        dtype = str(start.dtype).removeprefix("torch.")
+        state = Port(name="state", dtype=dtype, axes=("batch", *start.shape))
         one = [
             Port(name=p.name, dtype=p.dtype, axes=tuple(a for a in p.axes if a != "sequence"))
             for p in inputs
-            if p.name != "mask"
+            if p.name in _of_one_place()
         ]
-        next_state = Port(name="next_state", dtype="float32", axes=state.axes)
+        next_state = Port(name="next_state", dtype=dtype, axes=state.axes)
         answers = Port(name="answers", dtype="int64", axes=("batch",))
         ports = Graph(file=STEP, inputs=(state, *one, answers), outputs=(next_state, knowledge))
-        return StepGraph(DKTStep(run.network), run.calibration), ports, _example(ports)
+        return StepGraph(run.network, run.calibration), ports, _example(ports)
     raise ValueError(f"{run.kind} has no graph {name!r}")
 
 
@@ -130,6 +131,11 @@ def export(run: Run, name: str, path: Path) -> None:
     onnx.save(model, str(path))
 
 
+def _of_one_place() -> list[str]:
+    """Return the inputs of a step: a single place needs no mask."""
+    return [name for name in INPUTS if name != "mask"]
+
+
 def _example(ports: Graph) -> tuple[Tensor, ...]:
     generator = torch.Generator().manual_seed(0)
     example = []
@@ -140,7 +146,8 @@ def _example(ports: Graph) -> tuple[Tensor, ...]:
         elif port.dtype == "bool":
             example.append(torch.ones(shape, dtype=torch.bool))
         else:
-            example.append(torch.rand(shape, generator=generator))
+            values = torch.rand(shape, generator=generator)
+            example.append(values.double() if port.dtype == "float64" else values)
     return tuple(example)
 
 

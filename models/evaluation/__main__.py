@@ -2,11 +2,16 @@
 
     python -m models.evaluation runs/dkt-assist2017
     python -m models.evaluation artifacts/last_query/1 --users 40
+    python -m models.evaluation --protocol assist2009 --model dkt [--folds 0 1] [--threads 1]
+    python -m models.evaluation --table docs/benchmarks.md
 
 Prints AUC, accuracy, log loss and ECE with 95 % intervals, in all and by history length, and writes
 them as JSON. Of a run, the whole test split is measured after a calibration was fitted on the
 validation split and kept in the run's folder; `uncalibrated` has the figures without it. Of an
 artifact it is the ONNX graph that is measured, window by window, as served.
+
+With a protocol and a model it is a cell of the benchmark that is run: each fold is trained, or gone
+on with where it was killed, and measured, and the table is written anew.
 """
 
 from __future__ import annotations
@@ -20,6 +25,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from rich.console import Console
 from rich.progress import Progress
 
@@ -27,6 +33,7 @@ from models.contract.calibration import Calibration
 from models.contract.vocabulary import Vocabulary
 from models.datasets.dataset import Dataset
 from models.datasets.encoded import EncodedUser, encode
+from models.evaluation import benchmark
 from models.evaluation.calibration import (
     CALIBRATION,
     apply_to_users,
@@ -46,7 +53,7 @@ def main(arguments: list[str] | None = None) -> int:
         prog="python -m models.evaluation",
         description="Measure a run or an artifact on users it was not trained on.",
     )
-    parser.add_argument("folder", type=Path, help="run folder, or artifact folder")
+    parser.add_argument("folder", type=Path, nargs="?", help="run folder, or artifact folder")
     parser.add_argument("--split", choices=("test", "validation"), default="test")
     parser.add_argument("--users", type=int, help="only the first so many users of the split")
     parser.add_argument("--data", help="folder of the known data sets, if not where it was")
@@ -58,8 +65,17 @@ def main(arguments: list[str] | None = None) -> int:
         default=50_000,
         help="validation answers to fit on, where each costs a window of its own",
     )
+    parser.add_argument("--threads", type=int, help="torch's threads")
+    benchmark.add_arguments(parser)
     given = parser.parse_args(arguments)
+    if given.folder is None and not benchmark.is_asked(given):
+        parser.error("name a folder, or --protocol and --model, or --table")
+    if given.threads:
+        torch.set_num_threads(given.threads)
     try:
+        if benchmark.is_asked(given):
+            benchmark.run(given, Console(stderr=True))
+            return 0
         content = evaluate(
             given.folder,
             given.split,

@@ -17,7 +17,7 @@ from models.contract.artifact import WindowRule
 from models.contract.window import INPUTS, Window, collate
 from models.datasets.encoded import EncodedUser
 
-BATCH_PLACES = 32_768
+BATCH_PLACES = 8192  # what a pass makes of them still fits a processor's cache
 Row = tuple[int, int]  # user number, row
 Progress = Callable[[int], None]  # called with the number of rows done
 

@@ -54,6 +54,7 @@ def report(
     return {
         "scored": HEADLINE,
         "all": part(row >= 1),
+        "every_answer": part(row >= 0),
         "by_history_length": {name: part(chosen) for name, chosen in buckets.items()},
         "reliability": bins(row >= 1),
         "reliability_by_history_length": {

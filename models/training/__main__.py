@@ -1,6 +1,8 @@
 """Train a network and leave a run folder.
 
-    python -m models.training models/training/configs/dkt.toml [--runs runs]
+    python -m models.training models/training/configs/assist2017/dkt_plus.toml [--runs runs]
+    python -m models.training models/training/configs/assist2009/dkt.toml \
+        --name fold-0 --test -1 --validation 0 --train 1 2 3 4
 
 A run that was killed goes on from its newest epoch when the same command is given again.
 """
@@ -8,8 +10,10 @@ A run that was killed goes on from its newest epoch when the same command is giv
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 from rich.console import Console
@@ -21,7 +25,7 @@ from models.evaluation.run import RunInvalid
 from models.nets import build
 from models.training import checkpoint
 from models.training.config import TrainingConfig
-from models.training.loop import fit
+from models.training.fitters import fit
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -31,20 +35,51 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("config", type=Path, help="TOML file, as in models/training/configs/")
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder of run folders")
+    parser.add_argument("--threads", type=int, help="torch's threads, whatever the file says")
+    stated = parser.add_argument_group("in place of what the file says")
+    stated.add_argument("--name", help="of the run")
+    stated.add_argument(
+        "--set", nargs="+", default=[], metavar="KEY=VALUE", help="as in fit.lr=0.001 (TOML)"
+    )
+    stated.add_argument("--seed", type=int)
+    stated.add_argument("--warm-start", metavar="RUN", help="run whose weights are taken first")
+    stated.add_argument("--data", metavar="FOLDER", help="where the known data sets lie")
+    for part in ("train", "validation", "test"):
+        stated.add_argument(f"--{part}", type=int, nargs="+", metavar="FOLD", help=f"{part} folds")
     given = parser.parse_args(arguments)
     try:
-        train(TrainingConfig.load(given.config), given.runs)
+        train(_configured(given), given.runs, threads=given.threads)
     except (ValueError, OSError, FloatingPointError) as exc:
         print(f"training: {exc}", file=sys.stderr)
         return 1
     return 0
 
 
-def train(config: TrainingConfig, runs: Path) -> Path:
-    """Train by a configuration, showing progress; return the run folder."""
+def _configured(given: argparse.Namespace) -> TrainingConfig:
+    """Read the file, and put in what the command line says in place of it."""
+    config = TrainingConfig.load(given.config, given.set)
+    folds = {part: getattr(given, part) for part in ("train", "validation", "test")}
+    changed: dict[str, Any] = {part: tuple(numbers) for part, numbers in folds.items() if numbers}
+    if given.data:
+        changed["folder"] = given.data
+    own = {name: getattr(given, name) for name in ("name", "seed", "warm_start")}
+    data = dataclasses.replace(config.data, **changed)
+    return dataclasses.replace(
+        config,
+        data=data,
+        members=tuple(dataclasses.replace(member, data=data) for member in config.members),
+        **{name: value for name, value in own.items() if value is not None},
+    )
+
+
+def train(config: TrainingConfig, runs: Path, *, threads: int | None = None) -> Path:
+    """Train by a configuration, showing progress; return the run folder.
+
+    `threads` is not of the configuration: a run may go on with another number of them.
+    """
     console = Console(stderr=True)
-    if config.fit.threads:
-        torch.set_num_threads(config.fit.threads)
+    if threads or config.fit.threads:
+        torch.set_num_threads(threads or config.fit.threads)
     console.print(f"reading {config.data.set}")
     split = open_split(config.data, seed=config.seed)
     vocabulary = split.train.vocabulary()
@@ -64,7 +99,7 @@ def train(config: TrainingConfig, runs: Path) -> Path:
         + ("; going on from the newest epoch" if goes_on else "")
     )
     train_users, validation_users = (
-        encode(split.train, vocabulary),
+        encode(split.train, vocabulary, leave_own_out=config.fit.leave_own_out),
         encode(split.validation, vocabulary),
     )
     if not train_users or not validation_users:
