@@ -6,7 +6,7 @@ OUT    ?= artifacts/dkt/3
 DEV     = .venv-dev/bin/python
 PIP     = install --disable-pip-version-check --no-input
 
-.PHONY: serve test lint train evaluate export protocol gradients bench replay docs lock
+.PHONY: serve test lint train evaluate export protocol gradients pictures bench replay docs lock
 
 # Serve on KT_HOST:KT_PORT (127.0.0.1:8000) with the shipped models and an embedded store
 serve: .venv/ready
@@ -35,6 +35,11 @@ protocol: .venv-dev/ready
 # Draw the first steps of training with LayerNorm, with T-Fixup, with neither
 gradients: .venv-dev/ready
 	$(DEV) -m models.training.gradients docs/gradients.png $(ARGS)
+
+# Draw the shipped models: AUC by history, reliability
+pictures: .venv-dev/ready
+	$(DEV) -m models.evaluation.picture docs/auc-by-history.png artifacts/*/*
+	$(DEV) -m models.evaluation.reliability_picture docs/reliability.png artifacts/*/*
 
 # Make a run servable: make export RUN=runs/dkt-plus-assist2017 OUT=artifacts/dkt/3
 export: .venv-dev/ready

@@ -241,4 +241,4 @@ def test_an_unknown_model_is_not_found(client):
     answer = client.post("/predict", json={"user_id": "u", "question_id": "1", "model": "gpt"})
 
     assert answer.status_code == 404
-    assert "dkt, last_query, saint_plus" in answer.json()["detail"]
+    assert "dkt, dkt_asked, last_query, saint_plus" in answer.json()["detail"]

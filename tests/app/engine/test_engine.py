@@ -82,7 +82,7 @@ async def test_a_model_tells_what_it_is():
     """By its manifest, and a name that is not served by the ones that are."""
     async with open_engine(CPU) as engine:
         model = engine.model("saint_plus")
-        with pytest.raises(ModelUnknown, match=r"'nix'.*dkt, last_query, saint_plus"):
+        with pytest.raises(ModelUnknown, match=r"'nix'.*dkt, dkt_asked, last_query, saint_plus"):
             engine.model("nix")
 
     assert (model.name, model.version) == (model.manifest.name, "1")
