@@ -161,7 +161,7 @@ def test_a_full_queue_is_refused_with_429(serve):
     refused = [f for f in found if f.get("status") == 429]
     assert 0 < len(refused) < 50
     assert refused[0]["retry_after_s"] == 1
-    assert samples(client)["kt_queue_refused_total"][(("model", "last_query"),)] == len(refused)
+    assert samples(client)["kt_queue_refused_total"][(("model", "dkt_asked"),)] == len(refused)
 
 
 def test_a_log_line_of_a_failure_quotes_no_value():

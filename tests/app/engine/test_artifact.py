@@ -219,7 +219,7 @@ def other_weights(folder):
         (lambda f: (f / "golden.npz").unlink(), "golden.npz is named in the manifest"),
         (lambda f: (f / "manifest.json").unlink(), "no artifact"),
         (lambda f: (f / "manifest.json").write_text("{"), "is not JSON"),
-        (lambda f: edit_manifest(f, lambda m: m.update(name="other")), "it names other/1"),
+        (lambda f: edit_manifest(f, lambda m: m.update(name="other")), "it names other/"),
         (lambda f: edit_manifest(f, lambda m: m.update(n_skills=3)), "manifest says"),
         (lambda f: edit_manifest(f, lambda m: m.update(format=9)), "format 9"),
         (lambda f: edit_manifest(f, lambda m: m["parity"].update(tolerance=1)), "tolerance"),

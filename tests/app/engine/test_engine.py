@@ -85,7 +85,7 @@ async def test_a_model_tells_what_it_is():
         with pytest.raises(ModelUnknown, match=r"'nix'.*dkt, dkt_asked, last_query, saint_plus"):
             engine.model("nix")
 
-    assert (model.name, model.version) == (model.manifest.name, "1")
+    assert (model.name, model.version) == ("saint_plus", SHIPPED["saint_plus"].name)
     assert model.vocabulary.fingerprint == model.manifest.vocabulary
     assert model.card.startswith("# saint_plus")
 
