@@ -44,8 +44,7 @@ def fit(
         # From its own seed alone, whatever was trained before it in this process.
         torch.manual_seed(its_config.seed)
         member.load_state_dict(type(member)(member.config).state_dict())
-        for record in fitter(member, its_config, place, train, validation, watch):
-            yield record
+        yield from fitter(member, its_config, place, train, validation, watch)
         epochs += len((place / LOG).read_text(encoding="utf-8").splitlines())
         checkpoint.take_weights(member, place / WEIGHTS)
     started = time.monotonic()

@@ -31,6 +31,7 @@ TRAINED, SCORED = 100, 200  # users
 RULE = WindowRule(length=60, cut=30)
 OPTIONS: dict[str, dict[str, Any]] = {
     "dkt": {"hidden": 24, "question": True, "dropout": 0.0},
+    "dkt_asked": {"width": 24, "hidden": 24, "dropout": 0.0, "embedding_dropout": 0.0},
     "last_query": {"width": 24, "hidden": 24, "residual": "last", "dropout": 0.0},
     "saint_plus": {"width": 24, "hidden": 24, "heads": 2, "layers": 1, "dropout": 0.0},
 }
