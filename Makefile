@@ -1,12 +1,12 @@
 # ktserve: the index of verbs. Each installs what it needs: serving into .venv, the rest into .venv-dev.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
-CONFIG ?= models/training/configs/dkt.toml
-RUN    ?= runs/dkt-assist2017
-OUT    ?= artifacts/dkt/2
+CONFIG ?= models/training/configs/assist2017/dkt_plus.toml
+RUN    ?= runs/dkt-plus-assist2017
+OUT    ?= artifacts/dkt/3
 DEV     = .venv-dev/bin/python
 PIP     = install --disable-pip-version-check --no-input
 
-.PHONY: serve test lint train evaluate export bench replay docs lock
+.PHONY: serve test lint train evaluate export protocol gradients pictures bench replay docs lock
 
 # Serve on KT_HOST:KT_PORT (127.0.0.1:8000) with the shipped models and an embedded store
 serve: .venv/ready
@@ -14,21 +14,34 @@ serve: .venv/ready
 
 # Everything that must hold: lint, types, import contracts, tests
 test: lint
-	$(DEV) -m pytest $(ARGS)
+	$(DEV) -m pytest -n 2 --dist loadgroup $(ARGS)
 
 # Format, lint, types, import contracts
 lint: .venv-dev/ready
 	$(DEV) -m ruff format --check . && $(DEV) -m ruff check . && $(DEV) -m mypy && .venv-dev/bin/lint-imports
 
-# Train a network: make train CONFIG=models/training/configs/dkt.toml
+# Train a network: make train CONFIG=models/training/configs/assist2017/dkt_plus.toml
 train: .venv-dev/ready
 	$(DEV) -m models.training $(CONFIG)
 
-# Measure a run or an artifact on its test split: make evaluate RUN=runs/dkt-assist2017
+# Measure a run or an artifact on its test split: make evaluate RUN=runs/dkt-plus-assist2017
 evaluate: .venv-dev/ready
 	$(DEV) -m models.evaluation $(RUN)
 
-# Make a run servable: make export RUN=runs/dkt-assist2017 OUT=artifacts/dkt/2
+# One cell of the public protocols, resumed where it stopped: make protocol PROTOCOL=assist2009 MODEL=dkt [ARGS="--folds 0"]
+protocol: .venv-dev/ready
+	$(DEV) -m models.evaluation --protocol $(PROTOCOL) --model $(MODEL) $(ARGS)
+
+# Draw the first steps of training with LayerNorm, with T-Fixup, with neither
+gradients: .venv-dev/ready
+	$(DEV) -m models.training.gradients docs/gradients.png $(ARGS)
+
+# Draw the shipped models: AUC by history, reliability
+pictures: .venv-dev/ready
+	$(DEV) -m models.evaluation.picture docs/auc-by-history.png artifacts/*/*
+	$(DEV) -m models.evaluation.reliability_picture docs/reliability.png artifacts/*/*
+
+# Make a run servable: make export RUN=runs/dkt-plus-assist2017 OUT=artifacts/dkt/3
 export: .venv-dev/ready
 	$(DEV) -m export $(RUN) $(OUT)
 

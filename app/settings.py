@@ -28,7 +28,7 @@ class Settings(BaseModel):
     host: str = Field("127.0.0.1", description="Address to listen on.")
     port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
     artifact_dir: Path = Field(Path("artifacts"), description="Folder of <model>/<version>/.")
-    default_model: str = Field("last_query", description="Model of a request that names none.")
+    default_model: str = Field("dkt_asked", description="Model of a request that names none.")
     knowledge_model: str = Field("dkt", description="Model whose vector is the knowledge state.")
     provider: Literal["auto", "cpu", "cuda"] = Field(
         "auto", description="Execution provider. `cuda` refuses to start without one."

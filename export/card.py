@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from models.contract.artifact import Manifest
+from models.contract.calibration import Calibration
 
 _COLUMNS = ("auc", "accuracy", "log_loss", "ece")
 
@@ -48,6 +49,7 @@ def card(manifest: Manifest) -> str:
         "|---|---|---|---|---|---|",
         _row("all", manifest.metrics["all"]),
         *(_row(n, part) for n, part in manifest.metrics["by_history_length"].items()),
+        *_calibration(manifest.calibration),
         "",
         "## Proved",
         "",
@@ -68,6 +70,25 @@ def card(manifest: Manifest) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def _calibration(calibration: Calibration) -> list[str]:
+    if calibration.is_identity:
+        return ["", "Not calibrated: the probabilities are the network's own."]
+    on, ece = calibration.fitted_on, calibration.ece
+    return [
+        "",
+        "These are calibrated probabilities: the logit is scaled and shifted by how many answers "
+        f"the window shows, fitted on {on['answers']:,} answers of {on['users']:,} users of the "
+        f"{on['split']} split.",
+        "",
+        "| history | ECE before calibration | after |",
+        "|---|---|---|",
+        *(
+            f"| {name} | {ece['before'][name]:.4f} | {ece['after'][name]:.4f} |"
+            for name in ece["after"]
+        ),
+    ]
 
 
 def _row(name: str, part: Mapping[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""Is the exported graph the trained network? Asked over shapes that the trace never saw.
+"""Is the exported graph the trained network, calibrated? Asked over shapes the trace never saw.
 
 Every check raises `ParityFailed`; what fails here is never published.
 """
@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from models.contract.artifact import Graph
+from models.contract.counts import counts_of
 from models.contract.interaction import RIGHT, UNKNOWN, WRONG
 from models.contract.vocabulary import UNSEEN
 from models.contract.window import MISSING_S, Side, Window, collate
@@ -74,8 +75,10 @@ def check_step(run: Run, path: Path, ports: Graph) -> dict[str, Any]:
         state = np.repeat(start_state(run)[None], rows, axis=0)
         for place in range(50):  # the 51st place is the query
             one = {n: batch[n][:, place] for n in batch if n != "mask"}
-            state, knowledge = session.run(None, {"state": state, **one})
-            upto = {n: a[:, : place + 2] for n, a in batch.items()}
+            answers = np.full(rows, place + 1)
+            state, knowledge = session.run(None, {"state": state, **one, "answers": answers})
+            upto = {n: a[:, : place + 2].copy() for n, a in batch.items()}
+            upto["lag_s"][:, -1] = MISSING_S  # a step knows of no question asked after it
             if place in (0, 1, 24, 49):
                 case = Case(upto, {"knowledge_state": answer(run, upto)["knowledge_state"]})
                 gap = _difference(case, {"knowledge_state": knowledge}, (rows, place + 1))
@@ -126,21 +129,21 @@ def lengths(run: Run) -> tuple[int, ...]:
 
 
 def answer(run: Run, batch: Arrays) -> Arrays:
-    """Return what the trained network says of a batch, as its graph should."""
+    """Return what the trained network, calibrated, says of a batch, as its graph should."""
     with torch.inference_mode():
         inputs = tensors(batch)
         if hasattr(run.network, "with_knowledge"):
             logit, knowledge = run.network.with_knowledge(*inputs)
-            return {
-                "p_correct": torch.sigmoid(logit).numpy(),
-                "knowledge_state": torch.sigmoid(knowledge).numpy(),
-            }
-        return {"p_correct": torch.sigmoid(run.network(*inputs)).numpy()}
+            logits = {"p_correct": logit, "knowledge_state": knowledge}
+        else:
+            logits = {"p_correct": run.network(*inputs)}
+    shown = batch["mask"].sum(axis=1) - 1
+    return {n: _sigmoid(run.calibration.apply(z.numpy(), shown)) for n, z in logits.items()}
 
 
-def start_state(run: Run) -> NDArray[np.float32]:
-    """Return a network's state before any answer, (2, layers, hidden)."""
-    return run.network.recurrence.start.detach().numpy()  # type: ignore[no-any-return]
+def start_state(run: Run) -> NDArray[np.floating[Any]]:
+    """Return a network's state before any answer, without a batch axis."""
+    return run.network.start_state().detach().numpy()  # type: ignore[no-any-return]
 
 
 def drawn_windows(run: Run, rng: np.random.Generator, sizes: list[int]) -> list[Window]:
@@ -154,16 +157,22 @@ def drawn_windows(run: Run, rng: np.random.Generator, sizes: list[int]) -> list[
         response[-1] = UNKNOWN
         times = np.exp(rng.uniform(-2, 18, (2, size))).astype(np.float32)  # to two years
         times[rng.random((2, size)) < 0.2] = MISSING_S
+        question = rng.integers(UNSEEN, questions, size)
         windows.append(
             Window(
-                question=rng.integers(UNSEEN, questions, size),
+                question=question,
                 skills=named,
                 response=response,
                 lag_s=times[0],
                 elapsed_s=np.append(times[1, :-1], np.float32(MISSING_S)),
+                counts=counts_of(question, named, response, run.vocabulary.difficulty[question]),
             )
         )
     return windows
+
+
+def _sigmoid(logit: NDArray[np.float64]) -> NDArray[np.float32]:
+    return torch.sigmoid(torch.from_numpy(logit)).numpy().astype(np.float32)
 
 
 def _difference(case: Case, found: Arrays, shape: tuple[int, ...]) -> float:

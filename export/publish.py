@@ -30,6 +30,7 @@ from models.contract.artifact import (
     Manifest,
     sha256_of,
 )
+from models.contract.calibration import Calibration
 from models.evaluation.run import METRICS, Run, RunInvalid, open_run
 from models.nets.layers import LONGEST_S
 
@@ -48,7 +49,7 @@ def publish(folder: Path, out: Path, say: Say = print) -> Manifest:
     if out.exists():
         raise FileExistsError(f"{out} is there already; a version is never written over")
     run = open_run(folder)
-    metrics = _metrics(folder)
+    metrics, calibration = _metrics(run)
     with _staged(out) as stage:
         graphs, report = {}, {}
         for name, check in (("sequence", parity.check_sequence), ("step", parity.check_step)):
@@ -69,7 +70,7 @@ def publish(folder: Path, out: Path, say: Say = print) -> Manifest:
             np.save(stage / START, parity.start_state(run))
         run.vocabulary.save(stage / VOCABULARY)
         _save_golden(stage / GOLDEN, parity.golden(run))
-        manifest = _manifest(run, out, graphs, metrics, report)
+        manifest = _manifest(run, out, graphs, metrics, calibration, report)
         (stage / CARD).write_text(card(manifest), encoding="utf-8")
         files = {p.name: sha256_of(p) for p in sorted(stage.iterdir()) if p.name != MANIFEST}
         manifest = _with_files(manifest, files)
@@ -102,15 +103,18 @@ def _staged(out: Path) -> Iterator[Path]:
         raise
 
 
-def _metrics(folder: Path) -> Mapping[str, Any]:
-    path = folder / METRICS
+def _metrics(run: Run) -> tuple[Mapping[str, Any], Calibration]:
+    """Return what an evaluation said of a run, and its calibration with what that changed."""
+    path = run.folder / METRICS
+    measure = f"run `python -m models.evaluation {run.folder}` first"
     if not path.is_file():
-        raise RunInvalid(
-            f"{path} is not there: an artifact says how good it is; "
-            f"run `python -m models.evaluation {folder}` first"
-        )
+        raise RunInvalid(f"{path} is not there: an artifact says how good it is; {measure}")
     content = json.loads(path.read_text(encoding="utf-8"))
-    return {k: content[k] for k in ("data", "split", "users", "scored", "all", "by_history_length")}
+    kept = ("data", "split", "users", "scored", "all", "by_history_length")
+    measured = Calibration.of(content.get("calibration", {}))
+    if dataclasses.replace(measured, ece={}, reliability={}) != run.calibration:
+        raise RunInvalid(f"{path} was measured with another calibration than the run's; {measure}")
+    return {k: content[k] for k in kept}, measured
 
 
 def _save_golden(path: Path, cases: list[parity.Case]) -> None:
@@ -126,6 +130,7 @@ def _manifest(
     out: Path,
     graphs: dict[str, Graph],
     metrics: Mapping[str, Any],
+    calibration: Calibration,
     report: Mapping[str, Any],
 ) -> Manifest:
     packages = ("torch", "onnx", "onnxscript", "onnxruntime", "numpy")
@@ -143,32 +148,48 @@ def _manifest(
         training={**run.data, "seed": run.seed},
         metrics=metrics,
         parity={**report, "tolerance": parity.TOLERANCE},
+        calibration=calibration,
         tools={"opset": str(OPSET), **{p: importlib.metadata.version(p) for p in packages}},
     )
 
 
 def _features(run: Run) -> dict[str, Any]:
-    """Say how each input enters, in words: the graph itself does the encoding."""
+    """Say how each input enters, in words: the graph itself does the encoding.
+
+    A network that reads its inputs in another way than most says so in its `features`.
+    """
     time = {"missing": -1, "longest_s": LONGEST_S}
-    return {
-        "question": "own embedding" if run.config.get("question", True) else "not read",
-        "skills": "a set: mean of the members' embeddings",
+    asked_by = _option(run, "inputs", "both")
+    question = asked_by != "skills" and _option(run, "question", True)
+    usual = {
+        "question": "own embedding" if question else "not read",
+        "skills": "a set: mean of the members' embeddings"
+        if asked_by != "questions"
+        else "not read",
         "response": "moves right by one place; the asked question's is UNKNOWN",
+        "counts": {
+            "form": "logarithms and ratios" if _option(run, "counts", False) else "not read",
+            "is": "right and wrong answers before each place: overall, to the skills (their mean) "
+            "and to the question, in the window; to the question, by training users (difficulty, "
+            "in vocabulary.json)",
+        },
         "lag_s": {
-            "form": run.config.get("lag", _default(run, "lag")),
+            "form": _option(run, "lag", "none"),
             "is": "from the ask before to this ask, at its own place",
             **time,
         },
         "elapsed_s": {
-            "form": run.config.get("elapsed", _default(run, "elapsed")),
+            "form": _option(run, "elapsed", "none"),
             "is": "time taken to answer, moves with the response",
             **time,
         },
     }
+    return {**usual, **getattr(run.network, "features", {})}
 
 
-def _default(run: Run, option: str) -> Any:
-    return getattr(run.network.config, option)
+def _option(run: Run, name: str, absent: Any) -> Any:
+    """Return an option of the run's network as it was built; `absent` where it has no such one."""
+    return getattr(run.network.config, name, absent)
 
 
 def _with_files(manifest: Manifest, files: dict[str, str]) -> Manifest:

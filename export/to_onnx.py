@@ -19,10 +19,11 @@ import onnx
 import torch
 from torch import Tensor, nn
 
+from export.calibrated import Calibrated
 from models.contract.artifact import SEQUENCE, STEP, Graph, Port
+from models.contract.calibration import Calibration
 from models.contract.window import INPUTS
 from models.evaluation.run import Run, open_run
-from models.nets.dkt import DKTStep
 
 OPSET = 23  # has Attention as one operator, which ONNX Runtime runs on CPU and CUDA
 
@@ -31,18 +32,45 @@ _EXAMPLE = {"batch": 2, "sequence": 7, "skills": 3}
 
 
 class SequenceGraph(nn.Module):
-    """Windows -> p_correct (B,), and the knowledge state (B, S) of a network that has one."""
+    """Windows -> p_correct (B,), and the knowledge state (B, S) of a network that has one.
 
-    def __init__(self, network: Any) -> None:
+    Both are calibrated by the answers that each window shows.
+    """
+
+    def __init__(self, network: Any, calibration: Calibration) -> None:
         super().__init__()
         self.network = network
+        self.calibrated = Calibrated(calibration)
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         """Take the tensors of `INPUTS`, in their order."""
+        mask = inputs[list(INPUTS).index("mask")]
+        shown = mask.to(torch.int64).sum(dim=1) - 1  # the query is no answer
         if hasattr(self.network, "with_knowledge"):
-            logit, knowledge = self.network.with_knowledge(*inputs)
-            return torch.sigmoid(logit), torch.sigmoid(knowledge)
-        return (torch.sigmoid(self.network(*inputs)),)
+            logits = self.network.with_knowledge(*inputs)
+        else:
+            logits = (self.network(*inputs),)
+        return tuple(torch.sigmoid(self.calibrated(logit, shown)) for logit in logits)
+
+
+class StepGraph(nn.Module):
+    """A state and one answered place -> the next state, and the knowledge state (B, S) after it."""
+
+    def __init__(self, network: Any, calibration: Calibration) -> None:
+        super().__init__()
+        self.network = network
+        self.calibrated = Calibrated(calibration)
+
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, Tensor]:
+        """Take the state, then the tensors of `INPUTS` without sequence axis or `mask`.
+
+        And last the number of answers folded in, this one counted.
+        """
+        state, *one, answers = inputs
+        places = {name: t[:, None] for name, t in zip(_of_one_place(), one, strict=True)}
+        places["mask"] = torch.ones_like(places["question"], dtype=torch.bool)
+        state, knowledge = self.network.step(state, *(places[name] for name in INPUTS))
+        return state, torch.sigmoid(self.calibrated(knowledge, answers))
 
 
 def graph_of(run: Run, name: str) -> tuple[nn.Module, Graph, tuple[Tensor, ...]]:
@@ -58,22 +86,20 @@ def graph_of(run: Run, name: str) -> tuple[nn.Module, Graph, tuple[Tensor, ...]]
         if hasattr(run.network, "with_knowledge"):
             outputs.append(knowledge)
         ports = Graph(file=SEQUENCE, inputs=tuple(inputs), outputs=tuple(outputs))
-        return SequenceGraph(run.network), ports, _example(ports)
-    if (
-        name == "step"
-        and hasattr(run.network, "recurrence")
-        and hasattr(run.network, "with_knowledge")
-    ):
-        start = run.network.recurrence.start
-        state = Port(name="state", dtype="float32", axes=("batch", *start.shape))
+        return SequenceGraph(run.network, run.calibration), ports, _example(ports)
+    if name == "step" and hasattr(run.network, "start_state"):
+        start = run.network.start_state()
+        dtype = str(start.dtype).removeprefix("torch.")
+        state = Port(name="state", dtype=dtype, axes=("batch", *start.shape))
         one = [
             Port(name=p.name, dtype=p.dtype, axes=tuple(a for a in p.axes if a != "sequence"))
             for p in inputs
-            if p.name != "mask"
+            if p.name in _of_one_place()
         ]
-        next_state = Port(name="next_state", dtype="float32", axes=state.axes)
-        ports = Graph(file=STEP, inputs=(state, *one), outputs=(next_state, knowledge))
-        return DKTStep(run.network), ports, _example(ports)
+        next_state = Port(name="next_state", dtype=dtype, axes=state.axes)
+        answers = Port(name="answers", dtype="int64", axes=("batch",))
+        ports = Graph(file=STEP, inputs=(state, *one, answers), outputs=(next_state, knowledge))
+        return StepGraph(run.network, run.calibration), ports, _example(ports)
     raise ValueError(f"{run.kind} has no graph {name!r}")
 
 
@@ -84,8 +110,6 @@ def export(run: Run, name: str, path: Path) -> None:
         {i: torch.export.Dim.DYNAMIC for i, axis in enumerate(p.axes) if isinstance(axis, str)}
         for p in ports.inputs
     ]
-    # SequenceGraph takes *inputs: one argument that is a tuple, so its shapes are nested once.
-    shapes: Any = (tuple(axes),) if isinstance(module, SequenceGraph) else tuple(axes)
     torch.backends.mha.set_fastpath_enabled(False)
     with torch.no_grad():
         program = torch.onnx.export(
@@ -95,7 +119,7 @@ def export(run: Run, name: str, path: Path) -> None:
             opset_version=OPSET,
             input_names=[p.name for p in ports.inputs],
             output_names=[p.name for p in ports.outputs],
-            dynamic_shapes=shapes,
+            dynamic_shapes=(tuple(axes),),  # nested: *inputs is one argument, a tuple
             optimize=True,
             verbose=False,
         )
@@ -105,6 +129,11 @@ def export(run: Run, name: str, path: Path) -> None:
     _name_axes(model, ports)
     onnx.checker.check_model(model, full_check=True)
     onnx.save(model, str(path))
+
+
+def _of_one_place() -> list[str]:
+    """Return the inputs of a step: a single place needs no mask."""
+    return [name for name in INPUTS if name != "mask"]
 
 
 def _example(ports: Graph) -> tuple[Tensor, ...]:
@@ -117,7 +146,8 @@ def _example(ports: Graph) -> tuple[Tensor, ...]:
         elif port.dtype == "bool":
             example.append(torch.ones(shape, dtype=torch.bool))
         else:
-            example.append(torch.rand(shape, generator=generator))
+            values = torch.rand(shape, generator=generator)
+            example.append(values.double() if port.dtype == "float64" else values)
     return tuple(example)
 
 

@@ -66,4 +66,4 @@ UserId = Annotated[
     PathId,
     Path(description="The user. Any character may stand in it, percent-encoded.", examples=["u1"]),
 ]
-ModelName = Annotated[PathId, Path(description="The model.", examples=["last_query"])]
+ModelName = Annotated[PathId, Path(description="The model.", examples=["dkt_asked"])]

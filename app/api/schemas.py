@@ -132,7 +132,7 @@ class PredictionRequest(Body):
     model: OutsideId | None = Field(
         None,
         description="The model that predicts; see GET /models for the default.",
-        examples=["last_query"],
+        examples=["dkt_asked"],
     )
     asked_ms: Ms | None = Field(
         None,
@@ -192,7 +192,7 @@ class Unseen(BaseModel):
 class ModelRef(BaseModel):
     """Which artifact an answer comes from."""
 
-    name: str = Field(examples=["last_query"])
+    name: str = Field(examples=["dkt_asked"])
     version: str = Field(examples=["1"])
 
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from app.engine.scorer import KNOWLEDGE_STATE, P_CORRECT, OnnxScorer
 from models.contract.artifact import GOLDEN, MANIFEST, Graph, Manifest, Port
+from models.contract.counts import counts_of
 from models.contract.interaction import RIGHT, UNKNOWN, WRONG
 from models.contract.vocabulary import FIRST, UNSEEN
 from models.contract.window import INPUTS, MISSING_S, Window, collate
@@ -139,12 +140,16 @@ def _window(length: int, n_skills: int, manifest: Manifest) -> Window:
     response[-1] = UNKNOWN
     elapsed_s = (place % 60).astype(np.float32)
     elapsed_s[-1] = MISSING_S
+    question = UNSEEN + place % (manifest.n_questions + FIRST - UNSEEN)
+    skills = UNSEEN + skill % (manifest.n_skills + FIRST - UNSEEN)
+    difficulty = np.stack([question % 50, question % 7], axis=1).astype(np.float32)
     return Window(
-        question=UNSEEN + place % (manifest.n_questions + FIRST - UNSEEN),
-        skills=UNSEEN + skill % (manifest.n_skills + FIRST - UNSEEN),
+        question=question,
+        skills=skills,
         response=response,
         lag_s=np.where(place == 0, MISSING_S, place % 900).astype(np.float32),
         elapsed_s=elapsed_s,
+        counts=counts_of(question, skills, response, difficulty),
     )
 
 

@@ -20,6 +20,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self, get_origin, get_type_hints
 
+from models.contract.calibration import Calibration
+
 FORMAT = 1
 MANIFEST, SEQUENCE, STEP = "manifest.json", "sequence.onnx", "step.onnx"
 VOCABULARY, GOLDEN, CARD = "vocabulary.json", "golden.npz", "card.md"
@@ -75,6 +77,7 @@ class Manifest:
     metrics: Mapping[str, Any]  # on the test split, with intervals
     parity: Mapping[str, Any]  # cases run and the largest difference from the trained network
     tools: Mapping[str, str]  # versions, and the opset
+    calibration: Calibration = field(default_factory=Calibration)  # the graphs have it inside
     files: Mapping[str, str] = field(default_factory=dict)  # file -> SHA-256
     format: int = FORMAT
 
@@ -100,10 +103,12 @@ class Manifest:
         try:
             content["graphs"] = {k: _graph(g) for k, g in content["graphs"].items()}
             content["window"] = WindowRule(**content["window"])
+            # An artifact from before there was one says nothing of it.
+            content["calibration"] = Calibration.of(content.get("calibration", {}))
             manifest = cls(**content)
             _check_types(manifest)
             _check_types(manifest.window)
-        except (KeyError, TypeError, AttributeError) as exc:
+        except (KeyError, TypeError, ValueError, AttributeError) as exc:
             raise ManifestError(f"{path}: {exc}") from exc
         if "sequence" not in manifest.graphs:
             raise ManifestError(f"{path}: no graph named 'sequence'")

@@ -49,6 +49,7 @@ class Query:
     question: int
     skills: tuple[int, ...]  # never empty; UNSEEN where nothing is known
     asked_ms: int = UNKNOWN_MS
+    difficulty: tuple[float, float] = (0.0, 0.0)  # training users' right and wrong answers to it
 
 
 def key_of(outside_id: str) -> int:

@@ -34,11 +34,16 @@ class Vocabulary:
     question_skills: tuple[tuple[int, ...], ...]  # by question, its usual skills; may be empty
     skill_sets: tuple[tuple[int, ...], ...] = ()  # every set of two or more skills met in training
     skill_names: Mapping[str, str] = field(default_factory=dict)
+    question_counts: tuple[tuple[int, int], ...] = ()  # right and wrong answers in training
 
     def __post_init__(self) -> None:
         if len(self.question_skills) != len(self.question_ids):
             raise ValueError(
                 f"{len(self.question_ids)} questions but {len(self.question_skills)} skill lists"
+            )
+        if self.question_counts and len(self.question_counts) != len(self.question_ids):
+            raise ValueError(
+                f"{len(self.question_ids)} questions but {len(self.question_counts)} counts"
             )
         for what, ids in (("question", self.question_ids), ("skill", self.skill_ids)):
             if len(set(ids)) != len(ids):
@@ -75,7 +80,13 @@ class Vocabulary:
             skills = tuple(sorted({self.skill_of(s) for s in skill_ids}))
         else:
             skills = self.skills_of(question)
-        return Query(question=question, skills=skills or (UNSEEN,), asked_ms=asked_ms)
+        right, wrong = self.difficulty[question].tolist()
+        return Query(
+            question=question,
+            skills=skills or (UNSEEN,),
+            asked_ms=asked_ms,
+            difficulty=(right, wrong),
+        )
 
     def skills_of(self, question: int) -> tuple[int, ...]:
         """Return the usual skills of a question, (UNSEEN,) where none are known."""
@@ -109,6 +120,7 @@ class Vocabulary:
             response=interactions["response"].astype(np.int64),
             asked_ms=interactions["asked_ms"].astype(np.int64),
             elapsed_s=_seconds(interactions["elapsed_ms"]),
+            difficulty=self.difficulty[question],
             dropped=dropped,
         )
 
@@ -131,7 +143,7 @@ class Vocabulary:
 
     def as_dict(self) -> dict[str, Any]:
         """Return the content of `vocabulary.json`."""
-        return {
+        content = {
             "format": _FORMAT,
             "question_ids": list(self.question_ids),
             "skill_ids": list(self.skill_ids),
@@ -139,6 +151,9 @@ class Vocabulary:
             "skill_sets": [list(s) for s in self.skill_sets],
             "skill_names": dict(self.skill_names),
         }
+        if self.question_counts:
+            content["question_counts"] = [list(c) for c in self.question_counts]
+        return content
 
     def save(self, path: Path) -> None:
         """Write `vocabulary.json`."""
@@ -157,7 +172,16 @@ class Vocabulary:
             question_skills=tuple(tuple(s) for s in content["question_skills"]),
             skill_sets=tuple(tuple(s) for s in content["skill_sets"]),
             skill_names=content["skill_names"],
+            question_counts=tuple((r, w) for r, w in content.get("question_counts", ())),
         )
+
+    @cached_property
+    def difficulty(self) -> NDArray[np.float32]:
+        """(n_questions, 2) by question: right and wrong answers in training; none for UNSEEN."""
+        table = np.zeros((self.n_questions, 2), np.float32)
+        if self.question_counts:
+            table[FIRST:] = self.question_counts
+        return table
 
     # -- tables --------------------------------------------------------------------------------
 

@@ -13,6 +13,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from models.contract.counts import N_COUNTS, counts_of
 from models.contract.interaction import PAD_RESPONSE, UNKNOWN, UNKNOWN_MS, Query
 from models.contract.masks import key_padding
 
@@ -21,13 +22,14 @@ Side = Literal["right", "left"]
 MISSING_S = -1.0
 """A lag or elapsed time that is not known. Networks give it a token of its own."""
 
-INPUTS: dict[str, tuple[type[np.generic], tuple[str, ...]]] = {
+INPUTS: dict[str, tuple[type[np.generic], tuple[str | int, ...]]] = {
     "question": (np.int64, ("batch", "sequence")),
     "skills": (np.int64, ("batch", "sequence", "skills")),
     "response": (np.int64, ("batch", "sequence")),
     "lag_s": (np.float32, ("batch", "sequence")),
     "elapsed_s": (np.float32, ("batch", "sequence")),
     "mask": (np.bool_, ("batch", "sequence")),
+    "counts": (np.float32, ("batch", "sequence", N_COUNTS)),
 }
 """What every sequence graph reads: name -> dtype and axes, declared once, here."""
 
@@ -37,6 +39,7 @@ _PADDING: dict[str, Any] = {
     "response": PAD_RESPONSE,
     "lag_s": MISSING_S,
     "elapsed_s": MISSING_S,
+    "counts": 0.0,
 }
 
 
@@ -49,6 +52,7 @@ class History:
     response: NDArray[np.int64]  # (n,) WRONG or RIGHT
     asked_ms: NDArray[np.int64]  # (n,)
     elapsed_s: NDArray[np.float32]  # (n,)
+    difficulty: NDArray[np.float32]  # (n, 2) training users' right and wrong answers to it
     dropped: int = 0  # older interactions that are no longer, or were not, read
 
     def __len__(self) -> int:
@@ -67,6 +71,7 @@ class History:
             response=self.response[:n],
             asked_ms=self.asked_ms[:n],
             elapsed_s=self.elapsed_s[:n],
+            difficulty=self.difficulty[:n],
             dropped=self.dropped,
         )
 
@@ -80,6 +85,7 @@ class Window:
     response: NDArray[np.int64]  # (L,) UNKNOWN in the last place
     lag_s: NDArray[np.float32]  # (L,) from the ask before to this ask
     elapsed_s: NDArray[np.float32]  # (L,) MISSING_S in the last place
+    counts: NDArray[np.float32]  # (L, N_COUNTS) from the places before each, see `counts_of`
 
     def __len__(self) -> int:
         return len(self.question)
@@ -124,12 +130,17 @@ def window_of(history: History, query: Query, *, length: int, cut: int = 1) -> W
     # One row more than the window holds: the first place's lag begins outside the window.
     first = max(0, start - 1)
     asked_ms = np.append(history.asked_ms[first:], query.asked_ms)
+    question = np.append(history.question[start:], query.question)
+    response = np.append(history.response[start:], UNKNOWN)
+    difficulty = np.empty((n + 1, 2), np.float32)
+    difficulty[:n], difficulty[n] = history.difficulty[start:], query.difficulty
     return Window(
-        question=np.append(history.question[start:], query.question),
+        question=question,
         skills=skills,
-        response=np.append(history.response[start:], UNKNOWN),
+        response=response,
         lag_s=lags_s(asked_ms)[start - first :],
         elapsed_s=np.append(history.elapsed_s[start:], np.float32(MISSING_S)),
+        counts=counts_of(question, skills, response, difficulty),
     )
 
 
@@ -147,7 +158,8 @@ def collate(windows: Sequence[Window], side: Side = "right") -> dict[str, NDArra
     batch: dict[str, NDArray[Any]] = {}
     for name, padding in _PADDING.items():
         dtype, axes = INPUTS[name]
-        array = np.full([shape[a] for a in axes], padding, dtype)
+        sizes = [shape[a] if isinstance(a, str) else a for a in axes]
+        array = np.full(sizes, padding, dtype)
         for row, window in zip(array, windows, strict=True):
             values = getattr(window, name)
             place = slice(None, len(values)) if side == "right" else slice(-len(values), None)

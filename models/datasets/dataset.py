@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from models.contract.interaction import SKILL_SEPARATOR
+from models.contract.interaction import RIGHT, SKILL_SEPARATOR
 from models.contract.vocabulary import FIRST, Vocabulary
 
 
@@ -72,20 +72,29 @@ class Dataset:
         for (question, named), count in sorted(pairs.items()):
             if count > most.get(question, (0, 0))[0]:
                 most[question] = (count, named)
+        right = Counter(
+            self.interactions["question_key"][self.interactions["response"] == RIGHT].tolist()
+        )
+        answers: Counter[int] = Counter()
+        for (question, _), count in pairs.items():
+            answers[question] += count
         sets = {named: self.skills_of(named) for _, named in pairs}
         skill_ids = sorted({s for members in sets.values() for s in members}, key=natural)
         place = {s: i for i, s in enumerate(skill_ids, FIRST)}
         questions = sorted(
-            ((self.texts[q], n) for q, (_, n) in most.items()), key=lambda x: natural(x[0])
+            ((self.texts[q], n, q) for q, (_, n) in most.items()), key=lambda x: natural(x[0])
         )
         return Vocabulary(
-            question_ids=tuple(q for q, _ in questions),
+            question_ids=tuple(q for q, _, _ in questions),
             skill_ids=tuple(skill_ids),
-            question_skills=tuple(tuple(sorted(place[s] for s in sets[n])) for _, n in questions),
+            question_skills=tuple(
+                tuple(sorted(place[s] for s in sets[n])) for _, n, _ in questions
+            ),
             skill_sets=tuple(
                 sorted(tuple(sorted(place[s] for s in m)) for m in sets.values() if len(m) > 1)
             ),
             skill_names={s: self.skill_names[s] for s in skill_ids if s in self.skill_names},
+            question_counts=tuple((right[k], answers[k] - right[k]) for _, _, k in questions),
         )
 
 

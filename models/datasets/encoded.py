@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from models.contract.artifact import WindowRule
-from models.contract.interaction import Query
-from models.contract.vocabulary import PAD, Vocabulary
+from models.contract.interaction import RIGHT, Query
+from models.contract.vocabulary import FIRST, PAD, Vocabulary
 from models.contract.window import History, Window, window_of, window_start
 from models.datasets.dataset import Dataset
 
@@ -32,6 +32,10 @@ class EncodedUser:
             question=int(self.history.question[row]),
             skills=tuple(skills[skills != PAD].tolist()),
             asked_ms=int(self.history.asked_ms[row]),
+            difficulty=(
+                float(self.history.difficulty[row, 0]),
+                float(self.history.difficulty[row, 1]),
+            ),
         )
 
     def window(self, row: int, rule: WindowRule) -> Window:
@@ -64,11 +68,32 @@ class EncodedUser:
         return [(int(starts[f]), int(f), int(e)) for f, e in zip(firsts, ends, strict=True)]
 
 
-def encode(dataset: Dataset, vocabulary: Vocabulary) -> list[EncodedUser]:
-    """Read every user of a data set by a model's vocabulary."""
+def encode(
+    dataset: Dataset, vocabulary: Vocabulary, *, leave_own_out: bool = False
+) -> list[EncodedUser]:
+    """Read every user of a data set by a model's vocabulary.
+
+    `leave_own_out` is for the users whom the vocabulary was made of: a question's difficulty is
+    then counted over the others, as it will be for a user who comes later. Else a network learns
+    to read a rare question's own answer out of its difficulty.
+    """
     users = []
     for number, user_id in enumerate(dataset.users):
         low, high = dataset.offsets[number], dataset.offsets[number + 1]
         history = vocabulary.read(dataset.history(number))
+        if leave_own_out:
+            history = replace(history, difficulty=history.difficulty - _own_counts(history))
         users.append(EncodedUser(user_id, history, dataset.visible[low:high]))
     return users
+
+
+def _own_counts(history: History) -> NDArray[np.float32]:
+    """Return (n, 2): the user's own right and wrong answers to the question of each row."""
+    size = int(history.question.max(initial=0)) + 1
+    right = history.response == RIGHT
+    totals = np.stack(
+        [np.bincount(history.question[kept], minlength=size) for kept in (right, ~right)], axis=1
+    )
+    totals[:FIRST] = 0
+    own: NDArray[np.float32] = totals[history.question].astype(np.float32)
+    return own

@@ -6,7 +6,9 @@
     python -m models.evaluation --table docs/benchmarks.md
 
 Prints AUC, accuracy, log loss and ECE with 95 % intervals, in all and by history length, and writes
-them as JSON. Of an artifact it is the ONNX graph that is measured, window by window, as served.
+them as JSON. Of a run, the whole test split is measured after a calibration was fitted on the
+validation split and kept in the run's folder; `uncalibrated` has the figures without it. Of an
+artifact it is the ONNX graph that is measured, window by window, as served.
 
 With a protocol and a model it is a cell of the benchmark that is run: each fold is trained, or gone
 on with where it was killed, and measured, and the table is written anew.
@@ -15,25 +17,34 @@ on with where it was killed, and measured, and the table is written anew.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from rich.console import Console
 from rich.progress import Progress
 
-from models.contract.artifact import MANIFEST
-from models.datasets.encoded import encode
-from models.datasets.split import SplitConfig, open_split
+from models.contract.calibration import Calibration
+from models.contract.vocabulary import Vocabulary
+from models.datasets.dataset import Dataset
+from models.datasets.encoded import EncodedUser, encode
 from models.evaluation import benchmark
-from models.evaluation.graph import open_graph
-from models.evaluation.predictions import predict, predict_rows
-from models.evaluation.report import as_text, report
-from models.evaluation.run import METRICS, open_run, write_json
+from models.evaluation.calibration import (
+    CALIBRATION,
+    apply_to_users,
+    as_dict,
+    drawn_rows,
+    fit_users,
+)
+from models.evaluation.predictions import Row
+from models.evaluation.report import as_text, ece_of, report
+from models.evaluation.run import METRICS, write_json
+from models.evaluation.subject import Found, Subject, open_subject
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -48,6 +59,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--data", help="folder of the known data sets, if not where it was")
     parser.add_argument("--out", type=Path, help="JSON file (default: metrics.json in a run)")
     parser.add_argument("--rounds", type=int, default=200, help="bootstrap rounds")
+    parser.add_argument(
+        "--calibration-rows",
+        type=int,
+        default=50_000,
+        help="validation answers to fit on, where each costs a window of its own",
+    )
     parser.add_argument("--threads", type=int, help="torch's threads")
     benchmark.add_arguments(parser)
     given = parser.parse_args(arguments)
@@ -60,7 +77,13 @@ def main(arguments: list[str] | None = None) -> int:
             benchmark.run(given, Console(stderr=True))
             return 0
         content = evaluate(
-            given.folder, given.split, given.users, given.data, given.rounds, Console(stderr=True)
+            given.folder,
+            given.split,
+            given.users,
+            given.data,
+            given.rounds,
+            Console(stderr=True),
+            calibration_rows=given.calibration_rows,
         )
     except (ValueError, OSError) as exc:
         print(f"evaluation: {exc}", file=sys.stderr)
@@ -68,8 +91,7 @@ def main(arguments: list[str] | None = None) -> int:
     print(as_text(content))
     out = given.out
     if out is None and given.users is None and given.split == "test":
-        is_run = not (given.folder / MANIFEST).is_file()
-        out = given.folder / METRICS if is_run else None
+        out = given.folder / METRICS if content["subject"] == "network" else None
     if out is not None:
         write_json(out, content)
         print(f"written to {out}")
@@ -87,42 +109,95 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def evaluate(
-    folder: Path, split: str, users: int | None, data: str | None, rounds: int, console: Console
+    folder: Path,
+    split: str,
+    users: int | None,
+    data: str | None,
+    rounds: int,
+    console: Console,
+    *,
+    calibration_rows: int = 50_000,
 ) -> dict[str, Any]:
-    """Return the report of the run or artifact in `folder`."""
-    is_run = not (folder / MANIFEST).is_file()
-    subject: Any = open_run(folder) if is_run else open_graph(folder)
-    source = dict(subject.data["source"])
-    if data is not None:
-        source["folder"] = data
-    parts = open_split(SplitConfig.of(source), seed=subject.seed)
+    """Return the report of the run or artifact in `folder`.
+
+    The whole test split of a run is measured with a calibration fitted anew; any other part of it
+    with the one that its folder has.
+    """
+    subject = open_subject(folder)
+    parts = subject.split(data)
+    started = time.monotonic()
+    calibration = subject.run.calibration if subject.run else Calibration()
+    if subject.run and users is None and split == "test" and parts.validation.users:
+        calibration = _fitted(subject, parts.validation, calibration_rows, console)
+        write_json(folder / CALIBRATION, as_dict(calibration))
     chosen = parts.test if split == "test" else parts.validation
-    encoded = encode(chosen, subject.vocabulary)[:users]
+    encoded = _encoded(chosen, subject.vocabulary, users, split)
+    found = _predicted(subject, encoded, f"{folder}: {split} split", console)
+    content = report(
+        encoded, apply_to_users(calibration, encoded, found, subject.window), rounds=rounds
+    )
+    if not calibration.is_identity:
+        content |= _before_and_after(calibration, report(encoded, found, rounds=rounds), content)
+    return {
+        "subject": "network" if subject.run else "graph",
+        "data": subject.data["source"]["set"],
+        "split": split,
+        "users": len(encoded),
+        "seconds": round(time.monotonic() - started, 1),
+        **content,
+    }
+
+
+def _fitted(subject: Subject, validation: Dataset, rows: int, console: Console) -> Calibration:
+    """Fit on every validation answer, or on about `rows` where each costs a window."""
+    encoded = _encoded(validation, subject.vocabulary, None, "validation")
+    drawn = None if subject.is_causal else drawn_rows(encoded, rows, subject.seed)
+    found = _predicted(subject, encoded, "calibrating on the validation split", console, drawn)
+    assert subject.run is not None
+    fitted_on = {"split": "validation", "weights": subject.run.weights}
+    return fit_users(encoded, found, subject.window, fitted_on=fitted_on)
+
+
+def _before_and_after(
+    calibration: Calibration, before: dict[str, Any], after: dict[str, Any]
+) -> dict[str, Any]:
+    def bins(content: dict[str, Any]) -> dict[str, Any]:
+        return {"all": content["reliability"], **content["reliability_by_history_length"]}
+
+    measured = dataclasses.replace(
+        calibration,
+        ece={"before": ece_of(before), "after": ece_of(after)},
+        reliability={"before": bins(before), "after": bins(after)},
+    )
+    return {"uncalibrated": before, "calibration": as_dict(measured)}
+
+
+def _encoded(
+    data: Dataset, vocabulary: Vocabulary, users: int | None, split: str
+) -> list[EncodedUser]:
+    encoded = encode(data, vocabulary)[:users]
     if not encoded:
         raise ValueError(f"the {split} split has no users")
-    rows = sum(len(u) for u in encoded)
-    console.print(f"{folder}: {rows:,} answers of {len(encoded):,} users ({split})")
-    started = time.monotonic()
+    return encoded
+
+
+def _predicted(
+    subject: Subject,
+    encoded: Sequence[EncodedUser],
+    what: str,
+    console: Console,
+    rows: Sequence[Row] | None = None,
+) -> Found:
+    """Predict, showing progress."""
+    total = sum(len(u) for u in encoded) if rows is None else len(rows)
+    console.print(f"{what}: {total:,} answers of {len(encoded):,} users")
     with Progress(console=console, transient=True) as progress:
-        task = progress.add_task("answers", total=rows)
+        task = progress.add_task("answers", total=total)
 
         def advance(done: int) -> None:
             progress.advance(task, done)
 
-        if is_run:
-            found = predict(subject.network, encoded, subject.window, progress=advance)
-        else:
-            found = [np.full(len(u), np.nan) for u in encoded]
-            every = [(u, r) for u, user in enumerate(encoded) for r in range(len(user))]
-            predict_rows(subject.score, encoded, subject.window, every, found, advance)
-    return {
-        "subject": "network" if is_run else "graph",
-        "data": source["set"],
-        "split": split,
-        "users": len(encoded),
-        "seconds": round(time.monotonic() - started, 1),
-        **report(encoded, found, rounds=rounds),
-    }
+        return subject.predict(encoded, rows=rows, progress=advance)
 
 
 if __name__ == "__main__":

@@ -113,7 +113,10 @@ class Cell:
         """Return what tells one recipe from another; None where the figures need none."""
         if self.subject is not None or self.model in BASELINES:
             return None
-        content = json.dumps(_read(self._recipe_path(self.model)), sort_keys=True)
+        path = self._recipe_path(self.model)
+        recipe = _read(path)
+        members = [_read(path.parent / m["config"]) for m in recipe.get("members", ())]
+        content = json.dumps([recipe, *members] if members else recipe, sort_keys=True)
         return hashlib.sha256(content.encode()).hexdigest()[:12]
 
     def _recipe_path(self, model: str) -> Path:

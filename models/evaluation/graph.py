@@ -20,6 +20,8 @@ class ServedGraph(NamedTuple):
     score: Callable[[dict[str, NDArray[Any]]], NDArray[np.float32]]  # collated batch -> (B,)
     window: WindowRule
     vocabulary: Vocabulary
+    kind: str  # its network's name in `models.nets.NETWORKS`
+    config: Mapping[str, Any]  # the network's own
     data: Mapping[str, Any]
     seed: int
 
@@ -41,6 +43,8 @@ def open_graph(folder: Path) -> ServedGraph:
         score=score,
         window=manifest.window,
         vocabulary=Vocabulary.load(folder / VOCABULARY),
+        kind=manifest.network,
+        config=manifest.config,
         data=manifest.training,
         seed=int(manifest.training["seed"]),
     )

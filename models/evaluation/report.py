@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.datasets.encoded import EncodedUser
-from models.evaluation.metrics import METRICS, bootstrap, reliability
+from models.evaluation.metrics import ECE_BINS, METRICS, bootstrap, reliability
 
 BUCKETS: tuple[tuple[str, int, int], ...] = (
     ("0", 0, 0),
@@ -19,6 +19,9 @@ BUCKETS: tuple[tuple[str, int, int], ...] = (
     ("100+", 100, 2**62),
 )
 """History lengths: name, shortest, longest."""
+
+FEW_BINS = 10
+"""Bins of reliability for one history length, where answers are fewer."""
 
 HEADLINE = "from the second answer on"
 """Published figures leave out each user's first answer; so does ours, and so does `make replay`."""
@@ -43,15 +46,27 @@ def report(
     def part(chosen: NDArray[np.bool_]) -> dict[str, Any]:
         return _measures(right[chosen], p[chosen], user[chosen], rounds, seed)
 
+    def bins(chosen: NDArray[np.bool_], number: int = ECE_BINS) -> list[list[float]]:
+        found = reliability(right[chosen], p[chosen], number)
+        return [[round(mean, 4), round(share, 4), answers] for mean, share, answers in found]
+
+    buckets = {name: (length >= low) & (length <= high) for name, low, high in BUCKETS}
     return {
         "scored": HEADLINE,
         "all": part(row >= 1),
         "every_answer": part(row >= 0),
-        "by_history_length": {
-            name: part((length >= low) & (length <= high)) for name, low, high in BUCKETS
+        "by_history_length": {name: part(chosen) for name, chosen in buckets.items()},
+        "reliability": bins(row >= 1),
+        "reliability_by_history_length": {
+            name: bins(chosen, FEW_BINS) for name, chosen in buckets.items()
         },
-        "reliability": [list(b) for b in reliability(right[row >= 1], p[row >= 1])],
     }
+
+
+def ece_of(content: dict[str, Any]) -> dict[str, float]:
+    """Return the ECE of all answers and of each history length that has any, of a report."""
+    parts = {"all": content["all"], **content["by_history_length"]}
+    return {name: round(part["ece"]["value"], 5) for name, part in parts.items() if "ece" in part}
 
 
 def _measures(
@@ -79,4 +94,10 @@ def as_text(content: dict[str, Any]) -> str:
                 line += f"{m['value']:>10.4f} [{m['low']:.4f}, {m['high']:.4f}]".rjust(26)
         lines.append(line)
     lines.append(f"* {content['scored']}; [95 % interval, users drawn again]")
+    if "uncalibrated" in content:
+        before, after = ece_of(content["uncalibrated"]), ece_of(content)
+        lines.append(
+            "ECE before and after calibration: "
+            + ", ".join(f"{name} {before[name]:.4f} -> {after[name]:.4f}" for name in after)
+        )
     return "\n".join(lines)

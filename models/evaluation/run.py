@@ -7,6 +7,7 @@ runs/<name>/
     weights.safetensors the best epoch's
     progress.pt         the newest epoch's weights and optimizer; a killed training goes on here
     log.jsonl           one line an epoch
+    calibration.json    written by models.evaluation, fitted on the validation split
     metrics.json        written by models.evaluation
 """
 
@@ -20,8 +21,10 @@ from typing import Any, NamedTuple
 
 from safetensors.torch import load_file
 
-from models.contract.artifact import WindowRule
+from models.contract.artifact import WindowRule, sha256_of
+from models.contract.calibration import Calibration
 from models.contract.vocabulary import Vocabulary
+from models.evaluation import calibration
 from models.nets import build
 
 CONFIG, RUN, VOCABULARY = "config.json", "run.json", "vocabulary.json"
@@ -43,6 +46,8 @@ class Run(NamedTuple):
     network: Any  # in eval mode
     data: Mapping[str, Any]  # source and split, with counts of users and answers
     seed: int
+    weights: str = ""  # SHA-256 of the file
+    calibration: Calibration = Calibration()  # fitted to these very weights, or none
 
 
 def open_run(folder: Path) -> Run:
@@ -53,6 +58,7 @@ def open_run(folder: Path) -> Run:
     content = json.loads((folder / RUN).read_text(encoding="utf-8"))
     network = build(content["network"], content["config"])
     network.load_state_dict(load_file(folder / WEIGHTS), strict=True)
+    weights = sha256_of(folder / WEIGHTS)
     return Run(
         folder=folder,
         kind=content["network"],
@@ -62,6 +68,8 @@ def open_run(folder: Path) -> Run:
         network=network.eval(),
         data=content["data"],
         seed=content["seed"],
+        weights=weights,
+        calibration=calibration.load(folder, weights),
     )
 
 

@@ -26,6 +26,7 @@ LINE = (
     "saint",
     "saint_plus",
     "last_query",
+    "dkt_asked",
     "ensemble",
 )
 """The rows of each protocol, run or not; models beside these follow where they were run."""

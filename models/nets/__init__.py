@@ -1,26 +1,38 @@
 """The networks: a small dict from a name to its configuration and its class.
 
 Every network takes the tensors of `models.contract.window.INPUTS`, in that order, and returns the
-logit (B,) of the last real place. One whose `is_causal` is true answers at every place as well.
+logit (B,) of the last real place. One whose `is_causal` is true answers at every place as well. One
+that says something of every skill has `with_knowledge`; one that carries a state from answer to
+answer has `start_state` and `step` besides, and a step graph is exported of it.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, Protocol, cast
+from typing import Any, Literal, Protocol, cast
 
 from torch import Tensor
 
+from models.nets.bkt import BKT, BKTConfig
 from models.nets.dkt import DKT, DKTConfig
+from models.nets.dkt_asked import DKTAsked, DKTAskedConfig
+from models.nets.ensemble import Ensemble, EnsembleConfig
 from models.nets.last_query import LastQuery, LastQueryConfig
 from models.nets.layers import Places
+from models.nets.saint import Saint, SaintConfig
 from models.nets.saint_plus import SaintPlus, SaintPlusConfig
+from models.nets.sakt import Sakt, SaktConfig
 
 NETWORKS: dict[str, tuple[type, type]] = {
+    "bkt": (BKTConfig, BKT),
     "dkt": (DKTConfig, DKT),
+    "dkt_asked": (DKTAskedConfig, DKTAsked),
+    "ensemble": (EnsembleConfig, Ensemble),
     "last_query": (LastQueryConfig, LastQuery),
+    "saint": (SaintConfig, Saint),
     "saint_plus": (SaintPlusConfig, SaintPlus),
+    "sakt": (SaktConfig, Sakt),
 }
 
 
@@ -30,6 +42,11 @@ class Network(Protocol):
     @property
     def is_causal(self) -> bool:
         """One pass may answer at every place: no place reads a later one."""
+        ...
+
+    @property
+    def fitted_by(self) -> Literal["gradient", "em", "members"]:
+        """Which fitter of `models.training.fitters` finds its weights."""
         ...
 
     def __call__(self, *inputs: Tensor) -> Tensor:

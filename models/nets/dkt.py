@@ -16,6 +16,7 @@ from models.contract.vocabulary import PAD
 from models.nets.initialisation import initialise
 from models.nets.layers import (
     N_RESPONSES,
+    Forgetting,
     Inputs,
     Places,
     Recurrence,
@@ -40,12 +41,14 @@ class DKTConfig:
     question: bool = False  # also read which question it was
     lag: TimeForm = "none"
     elapsed: TimeForm = "none"
+    forgetting: bool = False  # what is known fades with the pause before the question
 
 
 class DKT(nn.Module):
     """Skills and answers in, skills out."""
 
     is_causal = True
+    fitted_by = "gradient"
 
     def __init__(self, config: DKTConfig) -> None:
         super().__init__()
@@ -56,6 +59,7 @@ class DKT(nn.Module):
         self.lag = TimeEmbedding(config.lag, width)
         self.elapsed = TimeEmbedding(config.elapsed, width)
         self.recurrence = Recurrence(width, width, config.layers)
+        self.forgetting = Forgetting(width) if config.forgetting else None
         self.drop = nn.Dropout(config.dropout)
         self.read_out = nn.Linear(width, config.n_skills - 1)
         initialise(self)
@@ -67,7 +71,7 @@ class DKT(nn.Module):
     def with_knowledge(self, *inputs: Tensor) -> tuple[Tensor, Tensor]:
         """Return that logit, (B,), and the knowledge state it was read from, as logits (B, S)."""
         aligned = align_right(Inputs(*inputs))
-        state = at_last(self._states(aligned), aligned.mask)  # (B, hidden)
+        state = at_last(self._faded(self._states(aligned), aligned), aligned.mask)  # (B, hidden)
         knowledge = self.read_out(state)  # (B, S)
         skills = at_last(aligned.skills, aligned.mask)  # (B, K)
         return self.pool(knowledge, skills), knowledge
@@ -75,8 +79,20 @@ class DKT(nn.Module):
     def every_place(self, *inputs: Tensor) -> Places:
         """Return the logits at every place, each from the answers before it alone."""
         batch = Inputs(*inputs)
-        knowledge = self.read_out(self.drop(self._states(batch)))  # (B, L, S)
+        knowledge = self.read_out(self.drop(self._faded(self._states(batch), batch)))  # (B, L, S)
         return Places(self.pool(knowledge, batch.skills), knowledge)
+
+    def start_state(self) -> Tensor:
+        """Return the state before any answer, (2, layers, hidden)."""
+        return self.recurrence.start
+
+    def step(self, state: Tensor, *inputs: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the state (B, 2, layers, hidden) after the answers of one place.
+
+        And the knowledge state then, as logits (B, S). `inputs` have one place, all of them real.
+        """
+        state = self.recurrence.step(self.embed(Inputs(*inputs)).squeeze(1), state)
+        return state, self.read_out(state[:, 0, -1])
 
     @staticmethod
     def pool(knowledge: Tensor, skills: Tensor) -> Tensor:
@@ -93,30 +109,10 @@ class DKT(nn.Module):
             x = x + self.question(batch.question)
         return x.add(self.lag(batch.lag_s)).add(self.elapsed(batch.elapsed_s))
 
+    def _faded(self, states: Tensor, batch: Inputs) -> Tensor:
+        return states if self.forgetting is None else self.forgetting(states, batch.lag_s)
+
     def _states(self, batch: Inputs) -> Tensor:
         """Return (B, L, hidden): the state before each place, the learned start first."""
         after = self.recurrence(self.embed(batch))
         return shifted(after, self.recurrence.start[0, -1])
-
-
-class DKTStep(nn.Module):
-    """One interaction and a state -> the next state, and the knowledge read from it."""
-
-    def __init__(self, dkt: DKT) -> None:
-        super().__init__()
-        self.dkt = dkt
-
-    def forward(
-        self,
-        state: Tensor,  # (B, 2, layers, hidden)
-        question: Tensor,  # (B,)
-        skills: Tensor,  # (B, K)
-        response: Tensor,  # (B,)
-        lag_s: Tensor,  # (B,)
-        elapsed_s: Tensor,  # (B,)
-    ) -> tuple[Tensor, Tensor]:
-        """Return the next state and the knowledge state after this answer, (B, S) in 0..1."""
-        one = Inputs(question, skills, response, lag_s, elapsed_s, question)  # no mask is read
-        x = self.dkt.embed(Inputs(*(t[:, None] for t in one))).squeeze(1)
-        state = self.dkt.recurrence.step(x, state)
-        return state, torch.sigmoid(self.dkt.read_out(state[:, 0, -1]))

@@ -17,20 +17,24 @@ from torch import Tensor, nn
 from models.contract.interaction import UNKNOWN
 from models.contract.masks import last_query
 from models.contract.window import MISSING_S
-from models.nets.initialisation import initialise
+from models.nets.initialisation import initialise, t_fixup
 from models.nets.layers import (
     N_RESPONSES,
+    AskedBy,
     Attention,
+    CountEmbedding,
     FeedForward,
     Inputs,
+    Norm,
     Places,
     Recurrence,
-    SkillSet,
     TimeEmbedding,
     TimeForm,
     align_right,
+    asked,
+    asked_tables,
     at_last,
-    shifted,
+    norm_of,
 )
 
 
@@ -40,6 +44,8 @@ class LastQueryConfig:
 
     n_questions: int  # tables count PAD and UNSEEN
     n_skills: int
+    inputs: AskedBy = "both"
+    counts: bool = False  # what came before, counted; the paper has no such features
     width: int = 64
     heads: int = 4
     hidden: int = 128  # of the feed-forward layer
@@ -47,29 +53,39 @@ class LastQueryConfig:
     residual: Literal["broadcast", "last"] = "broadcast"
     lag: TimeForm = "categorical"
     elapsed: TimeForm = "none"
+    norm: Norm = "layer"  # t_fixup: no LayerNorm, and weights that need neither it nor a warm-up
 
 
 class LastQuery(nn.Module):
     """Embed -> one attention query -> added to every place (or the last) -> FFN -> LSTM -> head."""
 
+    fitted_by = "gradient"
+
     def __init__(self, config: LastQueryConfig) -> None:
         super().__init__()
         self.config = config
         width = config.width
-        self.question = nn.Embedding(config.n_questions, width)
-        self.skills = SkillSet(config.n_skills, width)
+        self.question, self.skills = asked_tables(
+            config.inputs, n_questions=config.n_questions, n_skills=config.n_skills, width=width
+        )
+        self.counts = CountEmbedding(config.counts, width)
         self.response = nn.Embedding(N_RESPONSES, width)
         self.lag = TimeEmbedding(config.lag, width)
         self.elapsed = TimeEmbedding(config.elapsed, width)
         self.attention = Attention(width, config.heads, config.dropout)
-        self.norm_attention = nn.LayerNorm(width)
+        self.norm_attention = norm_of(config.norm, width)
         self.feed_forward = FeedForward(width, config.hidden, config.dropout)
-        self.norm_feed_forward = nn.LayerNorm(width)
+        self.norm_feed_forward = norm_of(config.norm, width)
         self.recurrence = Recurrence(width, width)
         self.drop = nn.Dropout(config.dropout)
         self.head = FeedForward(width, width, config.dropout)
         self.read_out = nn.Linear(width, 1)
-        initialise(self)
+        initialise(self, before_relu="kaiming" if config.norm == "layer" else "xavier")
+        if config.norm == "t_fixup":
+            encoder = nn.ModuleList([self.attention, self.feed_forward])
+            asked_by = (self.question, self.skills, self.counts, self.lag)
+            t_fixup(encoder=[encoder], embeddings=(*asked_by, self.response, self.elapsed))
+        self.counts.begin_silent()
 
     @property
     def is_causal(self) -> bool:
@@ -89,7 +105,8 @@ class LastQuery(nn.Module):
             seen = seen * (place[None, :] == end[:, None]).to(x.dtype)[..., None]
         x = self._mix(x, seen)  # (B, L, D): the one answer goes to every place
         state = at_last(self.recurrence(x), batch.mask)  # (B, D)
-        return self._answer(state, last.squeeze(1))
+        logit = self._answer(state, last.squeeze(1))
+        return logit + self.counts.logit(at_last(batch.counts, batch.mask))
 
     def every_place(self, *inputs: Tensor) -> Places:
         """Return the logits at every place; only for residual "last".
@@ -102,23 +119,24 @@ class LastQuery(nn.Module):
             raise ValueError('every place needs residual "last": "broadcast" changes all places')
         batch = Inputs(*inputs)
         past = self.embed(batch)  # (B, L, D)
-        asked = self.embed(
+        queries = self.embed(
             batch._replace(
                 response=torch.full_like(batch.response, UNKNOWN),
                 elapsed_s=torch.full_like(batch.elapsed_s, MISSING_S),
             )
         )
-        seen = self._attend_each(asked, past)
-        h, c = self._states(self._mix(past, torch.zeros_like(past)))  # (B, L, D) before each place
-        flat = self._mix(asked, seen).flatten(0, 1)  # (B*L, D)
+        seen = self._attend_each(queries, past)
+        h, c = self.recurrence.before_each(self._mix(past, torch.zeros_like(past)))  # (B, L, D)
+        flat = self._mix(queries, seen).flatten(0, 1)  # (B*L, D)
         state = torch.stack([h.flatten(0, 1), c.flatten(0, 1)], dim=1)[:, :, None]
         after = self.recurrence.step(flat, state)[:, 0, 0]  # (B*L, D)
-        return Places(self._answer(after, asked.flatten(0, 1)).view(past.shape[:2]))
+        logit = self._answer(after, queries.flatten(0, 1)).view(past.shape[:2])
+        return Places(logit + self.counts.logit(batch.counts))
 
     def embed(self, batch: Inputs) -> Tensor:
-        """Return (B, L, D): the five inputs of each place, added."""
-        x = self.question(batch.question) + self.skills(batch.skills)
-        x = x + self.response(batch.response)
+        """Return (B, L, D): the inputs of each place, added."""
+        x = asked(batch, self.question, self.skills) + self.response(batch.response)
+        x = x + self.counts(batch.counts)
         return self.drop(x + self.lag(batch.lag_s) + self.elapsed(batch.elapsed_s))  # type: ignore[no-any-return]
 
     def _mix(self, x: Tensor, seen: Tensor) -> Tensor:
@@ -144,14 +162,3 @@ class LastQuery(nn.Module):
         score = torch.cat([score.masked_fill(~before, float("-inf")), own], dim=-1)
         weight = F.dropout(score.softmax(dim=-1), attention.dropout, self.training)
         return attention.merge(weight[..., :-1] @ value + weight[..., -1:] * own_value)
-
-    def _states(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Return h and c before each place, (B, L, D) each; torch's own LSTM tells only h."""
-        start = self.recurrence.start[:, 0]
-        state = start[None, :, None].expand(x.shape[0], -1, -1, -1)  # (B, 2, 1, D)
-        after = []
-        for place in range(x.shape[1]):
-            state = self.recurrence.step(x[:, place], state)
-            after.append(state[:, :, 0])
-        both = torch.stack(after, dim=1)  # (B, L, 2, D)
-        return shifted(both[:, :, 0], start[0]), shifted(both[:, :, 1], start[1])

@@ -6,16 +6,19 @@ Letters: B batch, L places, K skills of a question, D model width, H heads.
 from __future__ import annotations
 
 import math
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models.contract.counts import N_COUNTS
 from models.contract.interaction import PAD_RESPONSE
 from models.contract.vocabulary import PAD
 
 TimeForm = Literal["none", "categorical", "continuous"]
+AskedBy = Literal["both", "questions", "skills"]
+Norm = Literal["layer", "t_fixup", "none"]
 
 N_RESPONSES = PAD_RESPONSE + 1
 LONGEST_S = 7 * 86_400.0  # a week: a longer pause tells no more
@@ -30,6 +33,7 @@ class Inputs(NamedTuple):
     lag_s: Tensor  # (B, L)
     elapsed_s: Tensor  # (B, L)
     mask: Tensor  # (B, L)
+    counts: Tensor  # (B, L, N_COUNTS)
 
 
 class Places(NamedTuple):
@@ -56,12 +60,16 @@ def align_right(inputs: Inputs) -> Inputs:
         lag_s=inputs.lag_s.gather(1, source),
         elapsed_s=inputs.elapsed_s.gather(1, source),
         mask=inputs.mask.gather(1, source),
+        counts=inputs.counts.gather(1, source[:, :, None].expand(-1, -1, N_COUNTS)),
     )
 
 
 def at_last(x: Tensor, mask: Tensor) -> Tensor:
-    """Return (B, D): the row of `x` (B, L, D) at the last real place of right-padded windows."""
-    last = mask.to(torch.int64).sum(dim=1) - 1  # (B,)
+    """Return (B, D): the row of `x` (B, L, D) at the last real place of right-padded windows.
+
+    A row that is all padding gives its first place: it must not take its whole batch down.
+    """
+    last = (mask.to(torch.int64).sum(dim=1) - 1).clamp(min=0)  # (B,)
     return x.gather(1, last[:, None, None].expand(-1, 1, x.shape[2])).squeeze(1)
 
 
@@ -86,6 +94,29 @@ def set_mean(values: Tensor, skills: Tensor) -> Tensor:
     """Return the mean of `values` (..., K, D) over the real members of `skills` (..., K)."""
     real = (skills != PAD).to(values.dtype)[..., None]  # (..., K, 1)
     return (values * real).sum(dim=-2) / real.sum(dim=-2).clamp(min=1.0)
+
+
+def asked_tables(
+    by: AskedBy, *, n_questions: int, n_skills: int, width: int
+) -> tuple[nn.Embedding | None, SkillSet | None]:
+    """Return the table of questions and that of skills, None for the one that `by` leaves out.
+
+    Raises `ValueError` where `by` is none of its words.
+    """
+    if by not in get_args(AskedBy):
+        raise ValueError(f"inputs = {by!r}: must be one of {', '.join(get_args(AskedBy))}")
+    question = None if by == "skills" else nn.Embedding(n_questions, width)
+    skills = None if by == "questions" else SkillSet(n_skills, width)
+    return question, skills
+
+
+def asked(batch: Inputs, question: nn.Embedding | None, skills: SkillSet | None) -> Tensor:
+    """Return (B, L, D): what is asked at each place, by the tables that there are."""
+    if question is None:
+        assert skills is not None, "asked_tables leaves one out, never both"
+        return skills(batch.skills)  # type: ignore[no-any-return]
+    x = question(batch.question)
+    return x if skills is None else x + skills(batch.skills)  # type: ignore[no-any-return]
 
 
 class TimeEmbedding(nn.Module):
@@ -120,6 +151,74 @@ class TimeEmbedding(nn.Module):
             return self.table(torch.where(seconds < 0, 0, passed + 1))  # type: ignore[no-any-return]
         scaled = torch.log1p(seconds.clamp(0.0, LONGEST_S))[..., None]
         return torch.where((seconds < 0)[..., None], self.missing, self.direction(scaled))
+
+
+class Counts(nn.Module):
+    """Counts of right and wrong answers -> logarithms of both and of their ratio, for each pair.
+
+    The ratio is the log-odds of a smoothed share: running accuracy, overall, of the skills and of
+    the question, and the question's difficulty. As PFA (Pavlik et al. 2009) and DAS3H (Choffin et
+    al. 2019) count.
+    """
+
+    SIZE = N_COUNTS // 2 * 3
+
+    def __init__(self) -> None:
+        super().__init__()
+        # Training users are many and of all kinds: a few of them say little of a question.
+        self.smoothing: Tensor
+        self.register_buffer("smoothing", torch.tensor([1.0, 1.0, 1.0, 4.0]), persistent=False)
+
+    def forward(self, counts: Tensor) -> Tensor:
+        """(..., N_COUNTS) -> (..., SIZE)."""
+        right, wrong = counts[..., 0::2], counts[..., 1::2]  # (..., 4) each
+        ratio = torch.log((right + self.smoothing) / (wrong + self.smoothing))
+        return torch.cat([0.5 * torch.log1p(right), 0.5 * torch.log1p(wrong), ratio], dim=-1)
+
+
+class Forgetting(nn.Module):
+    """A state fades with the pause before the question, each unit at a learned rate of its own.
+
+    By the logarithm of the pause: a day costs little more than an hour (Wixted and Ebbesen 1991, a
+    power law). A pause that is not known costs nothing.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.rate = nn.Parameter(torch.full((width,), -3.0))  # softplus: 0.05 at the start
+
+    def forward(self, state: Tensor, lag_s: Tensor) -> Tensor:
+        """(..., D) and seconds (...) -> (..., D)."""
+        hours = lag_s.clamp(0.0, LONGEST_S)[..., None] / 3600.0
+        return state * torch.exp(-F.softplus(self.rate) * torch.log1p(hours))
+
+
+class CountEmbedding(nn.Module):
+    """Counts -> a vector for an embedding to add, and a logit for a read-out to add.
+
+    Where it is off: no parameters, and nothing is added.
+    """
+
+    def __init__(self, is_on: bool, width: int) -> None:
+        super().__init__()
+        self.is_on = is_on
+        if is_on:
+            self.features = Counts()
+            self.project = nn.Linear(Counts.SIZE, width)
+            self.direct = nn.Linear(Counts.SIZE, 1)
+
+    def forward(self, counts: Tensor) -> Tensor | float:
+        """(..., N_COUNTS) -> (..., D), or 0."""
+        return self.project(self.features(counts)) if self.is_on else 0.0
+
+    def logit(self, counts: Tensor) -> Tensor | float:
+        """(..., N_COUNTS) -> (...), or 0: what a logistic regression on counts would say."""
+        return self.direct(self.features(counts)).squeeze(-1) if self.is_on else 0.0
+
+    def begin_silent(self) -> None:
+        """Let the logit start at nothing: call it when all weights have been drawn."""
+        if self.is_on:
+            nn.init.zeros_(self.direct.weight)
 
 
 class Recency(nn.Module):
@@ -173,6 +272,31 @@ class Attention(nn.Module):
         return self.out(x.transpose(1, 2).flatten(-2))  # type: ignore[no-any-return]
 
 
+class CausalAttention(nn.Module):
+    """Attention to no later place; with `recency`, near places are cheaper than far ones."""
+
+    def __init__(self, width: int, heads: int, dropout: float, *, recency: bool) -> None:
+        super().__init__()
+        self.attention = Attention(width, heads, dropout)
+        self.recency = Recency(heads) if recency else None
+
+    def forward(self, x: Tensor, memory: Tensor, mask: Tensor, place: Tensor) -> Tensor:
+        """(B, L, D), (B, L, D), (L, L), (L,) -> (B, L, D)."""
+        if self.recency is not None:
+            return self.attention(x, memory, self.recency(mask, place))  # type: ignore[no-any-return]
+        return self.attention(x, memory, mask[None, None])  # type: ignore[no-any-return]
+
+
+def norm_of(norm: Norm, width: int) -> nn.Module:
+    """Return what stands where a LayerNorm may stand; without one, x goes on as it came.
+
+    Raises `ValueError` where `norm` is none of its words.
+    """
+    if norm not in get_args(Norm):
+        raise ValueError(f"norm = {norm!r}: must be one of {', '.join(get_args(Norm))}")
+    return nn.LayerNorm(width) if norm == "layer" else nn.Identity()
+
+
 class FeedForward(nn.Module):
     """Two linear maps with a ReLU between."""
 
@@ -187,6 +311,26 @@ class FeedForward(nn.Module):
         return self.fall(self.drop(F.relu(self.rise(x))))  # type: ignore[no-any-return]
 
 
+class FixupBranch(nn.Module):
+    """A residual branch for `initialisation.fixup`: a scalar before each map, one factor after.
+
+    Zhang et al. 2019, rule 3. The scalars stand in for the shift and the scale of a norm.
+    """
+
+    def __init__(self, width: int, hidden: int) -> None:
+        super().__init__()
+        self.rise = nn.Linear(width, hidden, bias=False)
+        self.fall = nn.Linear(hidden, width, bias=False)
+        self.shift = nn.Parameter(torch.zeros(4))
+        self.scale = nn.Parameter(torch.ones(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., D) -> (..., D), the input added."""
+        before_rise, before_relu, before_fall, after = self.shift
+        y = F.relu(self.rise(x + before_rise) + before_relu)
+        return x + self.scale * self.fall(y + before_fall) + after  # type: ignore[no-any-return]
+
+
 class Recurrence(nn.Module):
     """An LSTM whose start state is learned: what is believed of a learner never seen."""
 
@@ -199,6 +343,23 @@ class Recurrence(nn.Module):
         """(B, L, D) -> (B, L, hidden): the state after each place."""
         start = self.start[:, :, None].expand(-1, -1, x.shape[0], -1).contiguous()
         return self.lstm(x, (start[0], start[1]))[0]  # type: ignore[no-any-return]
+
+    def before_each(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, L, D) -> h and c before each place, (B, L, hidden) each; of one layer.
+
+        Torch's own LSTM is fast but tells only h. With h known at every place, all gates are one
+        product, and what is left to do place by place for c is a single multiplication and sum.
+        """
+        h = shifted(self.forward(x), self.start[0, -1])
+        w_input, w_hidden, b_input, b_hidden = self.lstm.all_weights[0]
+        gates = F.linear(x, w_input, b_input) + F.linear(h, w_hidden, b_hidden)
+        enter, forget, new, _ = gates.chunk(4, dim=-1)  # torch's order of gates
+        added = (torch.sigmoid(enter) * torch.tanh(new)).unbind(dim=1)
+        kept = torch.sigmoid(forget).unbind(dim=1)
+        cells = [self.start[1, -1].expand_as(h[:, 0])]
+        for place in range(x.shape[1] - 1):
+            cells.append(torch.addcmul(added[place], kept[place], cells[-1]))
+        return h, torch.stack(cells, dim=1)
 
     def step(self, x: Tensor, state: Tensor) -> Tensor:
         """One place for every row: (B, D) and (B, 2, layers, hidden) -> the next state.

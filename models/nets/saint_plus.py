@@ -1,154 +1,29 @@
-"""SAINT+: questions in an encoder, answers and times in a decoder, both causal.
+"""SAINT+: SAINT, whose decoder also reads times.
 
-Choi et al., "SAINT", 2020 (arXiv 2002.07033); Shin et al., "SAINT+", 2021 (arXiv 2010.12042).
-The answer before, and the time it took, stand in the decoder one place to the right, behind a start
-token; the lag before a question is known when it is asked, and stands at its own place.
-Letters: B batch, L places, D width, H heads.
+Shin et al., "SAINT+", 2021 (arXiv 2010.12042). The time that the answer before took moves to the
+right with that answer; the lag before a question is known when it is asked, and stands at its own
+place.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor, nn
-
-from models.contract.masks import causal
-from models.nets.initialisation import initialise
-from models.nets.layers import (
-    N_RESPONSES,
-    Attention,
-    FeedForward,
-    Inputs,
-    Places,
-    Recency,
-    SkillSet,
-    TimeEmbedding,
-    TimeForm,
-    align_right,
-    at_last,
-    shifted,
-)
+from models.nets.layers import TimeForm
+from models.nets.saint import Saint, SaintConfig
 
 
 @dataclass(frozen=True, kw_only=True)
-class SaintPlusConfig:
-    """Sizes and options."""
+class SaintPlusConfig(SaintConfig):
+    """SAINT's sizes and options, and how the two times are read."""
 
-    n_questions: int  # tables count PAD and UNSEEN
-    n_skills: int
-    length: int = 200  # positions that have an embedding
-    width: int = 96
-    heads: int = 4
-    layers: int = 2  # of the encoder, and of the decoder
-    hidden: int = 192  # of the feed-forward layers
-    dropout: float = 0.1
-    recency: bool = True  # a learned price of distance in every attention; not in the paper
+    recency: bool = True
     lag: TimeForm = "categorical"
     elapsed: TimeForm = "none"
 
 
-class SaintPlus(nn.Module):
-    """Encoder of questions, decoder of answers."""
-
-    is_causal = True
+class SaintPlus(Saint):
+    """Encoder of questions, decoder of answers and times."""
 
     def __init__(self, config: SaintPlusConfig) -> None:
-        super().__init__()
-        self.config = config
-        width = config.width
-        self.question = nn.Embedding(config.n_questions, width)
-        self.skills = SkillSet(config.n_skills, width)
-        self.position = nn.Embedding(config.length, width)  # one table for both streams
-        self.response = nn.Embedding(N_RESPONSES, width)
-        self.start = nn.Parameter(torch.zeros(width))
-        self.elapsed = TimeEmbedding(config.elapsed, width)
-        self.lag = TimeEmbedding(config.lag, width)
-        self.encoder = nn.ModuleList(EncoderLayer(config) for _ in range(config.layers))
-        self.decoder = nn.ModuleList(DecoderLayer(config) for _ in range(config.layers))
-        self.norm_encoder = nn.LayerNorm(width)
-        self.norm_decoder = nn.LayerNorm(width)
-        self.drop = nn.Dropout(config.dropout)
-        self.read_out = nn.Linear(width, 1)
-        initialise(self)
-        nn.init.normal_(self.start, std=width**-0.5)
-        nn.init.normal_(self.read_out.weight, std=0.02)  # begin near no opinion
-
-    def forward(self, *inputs: Tensor) -> Tensor:
-        """Return the logit that the last question is answered right, (B,)."""
-        batch = align_right(Inputs(*inputs))
-        return self.read_out(at_last(self._decode(batch), batch.mask)).squeeze(-1)  # type: ignore[no-any-return]
-
-    def every_place(self, *inputs: Tensor) -> Places:
-        """Return the logits at every place, each from the answers before it alone."""
-        return Places(self.read_out(self._decode(Inputs(*inputs))).squeeze(-1))
-
-    def _decode(self, batch: Inputs) -> Tensor:
-        """Return (B, L, D). Padding stands to the right of all it could harm: causal is enough."""
-        place = torch.arange(batch.question.shape[1], device=batch.question.device)
-        mask = causal(place)  # (L, L)
-        position = self.position(place)  # (L, D)
-        asked = self.question(batch.question) + self.skills(batch.skills) + position
-        x = self.drop(asked)
-        for layer in self.encoder:
-            x = layer(x, mask, place)
-        memory = self.norm_encoder(x)
-        answered = self.response(batch.response) + self.elapsed(batch.elapsed_s)
-        x = self.drop(shifted(answered, self.start) + self.lag(batch.lag_s) + position)
-        for layer in self.decoder:
-            x = layer(x, memory, mask, place)
-        return self.norm_decoder(x)  # type: ignore[no-any-return]
-
-
-class CausalAttention(nn.Module):
-    """Attention to no later place, near ones cheaper than far ones where `recency` is on."""
-
-    def __init__(self, config: SaintPlusConfig) -> None:
-        super().__init__()
-        self.attention = Attention(config.width, config.heads, config.dropout)
-        self.recency = Recency(config.heads) if config.recency else None
-
-    def forward(self, x: Tensor, memory: Tensor, mask: Tensor, place: Tensor) -> Tensor:
-        """(B, L, D), (B, L, D), (L, L), (L,) -> (B, L, D)."""
-        if self.recency is not None:
-            return self.attention(x, memory, self.recency(mask, place))  # type: ignore[no-any-return]
-        return self.attention(x, memory, mask[None, None])  # type: ignore[no-any-return]
-
-
-class EncoderLayer(nn.Module):
-    """Self-attention and feed-forward, each normalised before it is added."""
-
-    def __init__(self, config: SaintPlusConfig) -> None:
-        super().__init__()
-        self.norm_self = nn.LayerNorm(config.width)
-        self.attend_self = CausalAttention(config)
-        self.norm_feed_forward = nn.LayerNorm(config.width)
-        self.feed_forward = FeedForward(config.width, config.hidden, config.dropout)
-        self.drop = nn.Dropout(config.dropout)
-
-    def forward(self, x: Tensor, mask: Tensor, place: Tensor) -> Tensor:
-        """(B, L, D) -> (B, L, D)."""
-        y = self.norm_self(x)
-        x = x + self.drop(self.attend_self(y, y, mask, place))
-        return x + self.drop(self.feed_forward(self.norm_feed_forward(x)))  # type: ignore[no-any-return]
-
-
-class DecoderLayer(nn.Module):
-    """Self-attention over answers, attention to the encoded questions, feed-forward."""
-
-    def __init__(self, config: SaintPlusConfig) -> None:
-        super().__init__()
-        self.norm_self = nn.LayerNorm(config.width)
-        self.attend_self = CausalAttention(config)
-        self.norm_cross = nn.LayerNorm(config.width)
-        self.attend_cross = CausalAttention(config)
-        self.norm_feed_forward = nn.LayerNorm(config.width)
-        self.feed_forward = FeedForward(config.width, config.hidden, config.dropout)
-        self.drop = nn.Dropout(config.dropout)
-
-    def forward(self, x: Tensor, memory: Tensor, mask: Tensor, place: Tensor) -> Tensor:
-        """(B, L, D) and the encoder's (B, L, D) -> (B, L, D)."""
-        y = self.norm_self(x)
-        x = x + self.drop(self.attend_self(y, y, mask, place))
-        x = x + self.drop(self.attend_cross(self.norm_cross(x), memory, mask, place))
-        return x + self.drop(self.feed_forward(self.norm_feed_forward(x)))  # type: ignore[no-any-return]
+        super().__init__(config, elapsed=config.elapsed, lag=config.lag)

@@ -1,6 +1,6 @@
 """Train a network and leave a run folder.
 
-    python -m models.training models/training/configs/dkt.toml [--runs runs]
+    python -m models.training models/training/configs/assist2017/dkt_plus.toml [--runs runs]
     python -m models.training models/training/configs/assist2009/dkt.toml \
         --name fold-0 --test -1 --validation 0 --train 1 2 3 4
 
@@ -25,7 +25,7 @@ from models.evaluation.run import RunInvalid
 from models.nets import build
 from models.training import checkpoint
 from models.training.config import TrainingConfig
-from models.training.loop import fit
+from models.training.fitters import fit
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -38,6 +38,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--threads", type=int, help="torch's threads, whatever the file says")
     stated = parser.add_argument_group("in place of what the file says")
     stated.add_argument("--name", help="of the run")
+    stated.add_argument(
+        "--set", nargs="+", default=[], metavar="KEY=VALUE", help="as in fit.lr=0.001 (TOML)"
+    )
     stated.add_argument("--seed", type=int)
     stated.add_argument("--warm-start", metavar="RUN", help="run whose weights are taken first")
     stated.add_argument("--data", metavar="FOLDER", help="where the known data sets lie")
@@ -54,15 +57,17 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _configured(given: argparse.Namespace) -> TrainingConfig:
     """Read the file, and put in what the command line says in place of it."""
-    config = TrainingConfig.load(given.config)
+    config = TrainingConfig.load(given.config, given.set)
     folds = {part: getattr(given, part) for part in ("train", "validation", "test")}
-    data: dict[str, Any] = {part: tuple(numbers) for part, numbers in folds.items() if numbers}
+    changed: dict[str, Any] = {part: tuple(numbers) for part, numbers in folds.items() if numbers}
     if given.data:
-        data["folder"] = given.data
+        changed["folder"] = given.data
     own = {name: getattr(given, name) for name in ("name", "seed", "warm_start")}
+    data = dataclasses.replace(config.data, **changed)
     return dataclasses.replace(
         config,
-        data=dataclasses.replace(config.data, **data),
+        data=data,
+        members=tuple(dataclasses.replace(member, data=data) for member in config.members),
         **{name: value for name, value in own.items() if value is not None},
     )
 
@@ -94,7 +99,7 @@ def train(config: TrainingConfig, runs: Path, *, threads: int | None = None) -> 
         + ("; going on from the newest epoch" if goes_on else "")
     )
     train_users, validation_users = (
-        encode(split.train, vocabulary),
+        encode(split.train, vocabulary, leave_own_out=config.fit.leave_own_out),
         encode(split.validation, vocabulary),
     )
     if not train_users or not validation_users:

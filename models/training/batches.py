@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from models.contract.artifact import WindowRule
+from models.contract.counts import OF_QUESTION, OF_SKILLS
 from models.contract.vocabulary import FIRST, UNSEEN
 from models.contract.window import MISSING_S, Window, collate
 from models.datasets.encoded import EncodedUser
@@ -30,6 +31,7 @@ class Batch(NamedTuple):
     inputs: list[Tensor]
     right: Tensor  # (B, L) for stretches, (B,) for windows; float
     scored: Tensor  # same shape, 1.0 where the loss counts
+    starts: Tensor  # same shape, 1.0 at a user's very first answer
 
 
 def stretches(
@@ -49,10 +51,12 @@ def stretches(
         longest = max(len(w) for w in windows)
         right = np.zeros((len(group), longest), np.float32)
         scored = np.zeros((len(group), longest), np.float32)
+        starts = np.zeros((len(group), longest), np.float32)
         for i, (u, a, b) in enumerate(group):
             right[i, : b - a] = users[u].history.response[a:b]
             scored[i, : b - a] = users[u].scored(a, b)
-        yield _batch(windows, right, scored, fit, rng)
+            starts[i, 0] = a == 0
+        yield _batch(windows, right, scored, starts, fit, rng)
 
 
 def windows(
@@ -66,7 +70,8 @@ def windows(
     for group in _batched(chosen, lengths, step_places(sum(lengths), fit), rng):
         built = [users[u].window(r, rule) for u, r in group]
         right = np.array([users[u].history.response[r] for u, r in group], np.float32)
-        yield _batch(built, right, np.ones_like(right), fit, rng)
+        starts = np.array([r == 0 for _, r in group], np.float32)
+        yield _batch(built, right, np.ones_like(right), starts, fit, rng)
 
 
 def steps_an_epoch(users: Sequence[EncodedUser], rule: WindowRule | None, fit: FitConfig) -> int:
@@ -91,6 +96,7 @@ def _batch(
     built: Sequence[Window],
     right: NDArray[np.float32],
     scored: NDArray[np.float32],
+    starts: NDArray[np.float32],
     fit: FitConfig,
     rng: np.random.Generator,
 ) -> Batch:
@@ -99,12 +105,14 @@ def _batch(
     # What is never missing in training would be untrained when a caller leaves it out.
     hidden = np.less(rng.random((rows, places)), fit.unseen)
     batch["question"] = np.where(hidden & (batch["question"] >= FIRST), UNSEEN, batch["question"])
+    batch["counts"][hidden, OF_QUESTION] = 0
     unnamed = np.less(rng.random((rows, places, 1)), fit.unseen)
     batch["skills"] = np.where(unnamed & (batch["skills"] >= FIRST), UNSEEN, batch["skills"])
+    batch["counts"][unnamed[:, :, 0], OF_SKILLS] = 0
     untimed = np.less(rng.random((rows, 1)), fit.untimed)
     for name in ("lag_s", "elapsed_s"):
         batch[name] = np.where(untimed, np.float32(MISSING_S), batch[name])
-    return Batch(tensors(batch), torch.from_numpy(right), torch.from_numpy(scored))
+    return Batch(tensors(batch), *map(torch.from_numpy, (right, scored, starts)))
 
 
 def _batched(

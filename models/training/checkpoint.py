@@ -30,7 +30,8 @@ from models.training.config import TrainingConfig
 def network_config(config: TrainingConfig, vocabulary: Vocabulary) -> dict[str, Any]:
     """Return the network's whole configuration: its own options and the sizes of its tables."""
     sizes = {"n_questions": vocabulary.n_questions, "n_skills": vocabulary.n_skills}
-    return {**sizes, **config.model}
+    members = [{"network": m.network, "config": dict(m.model)} for m in config.members]
+    return {**sizes, **config.model, **({"members": members} if members else {})}
 
 
 def begin(
@@ -70,13 +71,18 @@ def save_weights(folder: Path, network: torch.nn.Module) -> None:
     write_whole(folder / WEIGHTS, save(state))
 
 
+def take_weights(network: torch.nn.Module, path: Path) -> None:
+    """Read what `save_weights` wrote into a network of the same configuration."""
+    network.load_state_dict(load_file(path), strict=True)
+
+
 def warm_start(network: torch.nn.Module, run: Path) -> None:
     """Take the weights of another run; raise `RunInvalid` where they do not fit."""
     path = run / WEIGHTS
     if not path.is_file():
         raise RunInvalid(f"warm_start: {path} is not there; train that run first")
     try:
-        network.load_state_dict(load_file(path), strict=True)
+        take_weights(network, path)
     except RuntimeError as exc:
         raise RunInvalid(f"warm_start: {path} does not fit this network: {exc}") from exc
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self, TypeVar
@@ -34,14 +34,19 @@ class FitConfig:
     windows: int = 100_000  # targets drawn an epoch; networks that are not causal
     validation_rows: int = 20_000  # rows drawn to judge an epoch; networks that are not causal
     unseen: float = 0.01  # share of places whose question (or skills) is hidden as UNSEEN
+    leave_own_out: bool = True  # training users see difficulty without their own answers in it
     untimed: float = 0.05  # share of windows whose times are hidden as missing
+    start: float = 0.0  # extra weight of a user's very first answer: shapes the start state
     reconstruct: float = 0.0  # DKT+: weight of predicting the answer just seen
     waviness_l1: float = 0.0  # DKT+: weight of the mean step of the knowledge state
     waviness_l2: float = 0.0  # DKT+: weight of its mean squared step
+    restarts: int = 5  # EM: random starts; for each skill, the likeliest is kept
+    tolerance: float = 1e-6  # EM: the end, when a round gains less, in nats an answer
     threads: int = 0  # 0: torch's own choice
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "patience", "lr", "clip_norm", "batch_places", "stretch", "windows"):
+        positive = ("epochs", "patience", "lr", "clip_norm", "batch_places", "stretch", "windows")
+        for name in (*positive, "restarts"):
             if not getattr(self, name) > 0:
                 raise ConfigInvalid(f"fit.{name} = {getattr(self, name)!r}: must be above 0")
         for name in ("unseen", "untimed"):
@@ -61,12 +66,21 @@ class TrainingConfig:
     window: WindowRule
     fit: FitConfig = field(default_factory=FitConfig)
     model: Mapping[str, Any] = field(default_factory=dict)  # the network's own options
+    members: tuple[TrainingConfig, ...] = ()  # of an ensemble; their data is the ensemble's
 
     @classmethod
-    def load(cls, path: Path) -> Self:
-        """Read a TOML file; raise `ConfigInvalid` naming the file and what is wrong in it."""
+    def load(cls, path: Path, changes: Sequence[str] = ()) -> Self:
+        """Read a TOML file; raise `ConfigInvalid` naming the file and what is wrong in it.
+
+        `changes` stand in place of what the file says, as `section.key=value` in TOML.
+        """
         try:
-            return cls.of(tomllib.loads(path.read_text(encoding="utf-8")))
+            content = tomllib.loads(path.read_text(encoding="utf-8"))
+            for change in changes:
+                _put(content, change)
+            if "members" in content:
+                content["members"] = [_member(path, content, m) for m in content["members"]]
+            return cls.of(content)
         except OSError as exc:
             raise ConfigInvalid(f"{path} cannot be read: {exc.strerror}") from exc
         except (tomllib.TOMLDecodeError, ConfigInvalid) as exc:
@@ -80,11 +94,38 @@ class TrainingConfig:
         for name, section in sections.items():
             if name in content:
                 content[name] = _fill(section, content[name], f"{name}.")
+        content["members"] = [cls.of(member) for member in content.get("members", ())]
         return _fill(cls, content, "")
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values; `of` reads them back."""
         return dataclasses.asdict(self)
+
+
+def _put(content: dict[str, Any], change: str) -> None:
+    """Put `section.key=value` into a file's content."""
+    place, is_one, value = change.partition("=")
+    *sections, key = place.strip().split(".")
+    if not is_one or not key:
+        raise ConfigInvalid(f"{change!r} is not of the form section.key=value")
+    table = content
+    for section in sections:
+        table = table.setdefault(section, {})
+        if not isinstance(table, dict):
+            raise ConfigInvalid(f"{change!r}: {section} is no table")
+    try:
+        table[key] = tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError as exc:
+        raise ConfigInvalid(f"{change!r}: {value!r} is no TOML value ({exc})") from exc
+
+
+def _member(path: Path, ensemble: Mapping[str, Any], named: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a member's content: its own file's, beside `path`, on the ensemble's data."""
+    if not isinstance(named, Mapping) or not {"config"} <= set(named) <= {"config", "seed"}:
+        raise ConfigInvalid(f"members: {named!r} must have a config, and may have a seed")
+    beside = path.parent / named["config"]
+    content = tomllib.loads(beside.read_text(encoding="utf-8"))
+    return {**content, "data": ensemble.get("data"), "seed": named.get("seed", 0)}
 
 
 def _fill(cls: type[Section], values: Mapping[str, Any], where: str) -> Section:

@@ -12,10 +12,13 @@ import httpx
 import pytest
 import uvicorn
 
+from app.engine.engine import newest_versions
 from app.main import create_app
 from app.settings import Settings
 
 ARTIFACTS = Path(__file__).parents[2] / "artifacts"
+SHIPPED = {folder.parent.name: folder for folder in newest_versions(ARTIFACTS)}
+"""The artifact folder of each model, by name."""
 
 
 class _Threaded(uvicorn.Server):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 from benchmarks import replay, serving
+from tests.app.conftest import SHIPPED
 
 
 def test_every_prediction_stands_beside_its_floor(tmp_path, capsys):
@@ -15,7 +16,7 @@ def test_every_prediction_stands_beside_its_floor(tmp_path, capsys):
     found = json.loads(out.read_text())
     assert found["empty_route_ms"][0] > 0
     assert {(r["model"], r["history"]) for r in found["rows"]} == {
-        (m, n) for m in ("dkt", "last_query", "saint_plus") for n in serving.HISTORIES
+        (m, n) for m in SHIPPED for n in serving.HISTORIES
     }
     assert all(r["predict_ms"][0] > 0 and r["bare_ms"][0] > 0 for r in found["rows"])
     assert "last_query" in capsys.readouterr().out

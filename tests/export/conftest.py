@@ -15,28 +15,37 @@ from models.evaluation.__main__ import main as evaluation
 from models.nets import build
 from models.training import checkpoint
 from models.training.config import TrainingConfig
-from models.training.loop import fit
+from models.training.fitters import fit
 
 TINY = {
+    "bkt": {"forgets": True},
     "dkt": {"hidden": 8, "question": True, "lag": "continuous", "elapsed": "categorical"},
+    "dkt_asked": {"width": 8, "hidden": 8, "lag": "categorical"},
+    "ensemble": {},
     "last_query": {"width": 8, "heads": 2, "hidden": 8, "lag": "categorical"},
+    "saint": {"width": 8, "heads": 2, "hidden": 8, "length": 40},
     "saint_plus": {"width": 8, "heads": 2, "hidden": 8, "length": 40, "elapsed": "continuous"},
+    "sakt": {"width": 8, "heads": 2, "hidden": 8, "length": 40, "inputs": "both", "recency": True},
 }
+
+MEMBERS = {"ensemble": ("dkt_asked", "saint_plus")}
 
 
 def make_run(folder: Path, network: str) -> Path:
     """Train for one epoch on simulated learners, and measure."""
     log = folder / "learners.csv"
     simulate(users=30, answers=30, questions=15, skills=4, seed=2).frame.write_csv(log)
+    content = {
+        "data": {"set": str(log)},
+        "window": {"length": 40, "cut": 20},
+        "fit": {"epochs": 1, "lr": 0.01, "windows": 100, "threads": 1, "stretch": 40},
+    }
+    members = [
+        {**content, "name": name, "network": name, "model": TINY[name]}
+        for name in MEMBERS.get(network, ())
+    ]
     config = TrainingConfig.of(
-        {
-            "name": network,
-            "network": network,
-            "data": {"set": str(log)},
-            "window": {"length": 40, "cut": 20},
-            "model": TINY[network],
-            "fit": {"epochs": 1, "lr": 0.01, "windows": 100, "threads": 1, "stretch": 40},
-        }
+        {**content, "name": network, "network": network, "model": TINY[network], "members": members}
     )
     split = open_split(config.data, seed=config.seed)
     vocabulary = split.train.vocabulary()

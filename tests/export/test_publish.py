@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import shutil
 
@@ -10,6 +11,8 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from app.engine.artifact import open_artifact
 from export import parity, publish
@@ -17,24 +20,46 @@ from export.__main__ import main
 from models.contract.artifact import Manifest
 from models.contract.interaction import UNKNOWN_MS, Query
 from models.contract.window import INPUTS, History, collate, window_of
+from models.datasets.encoded import encode
+from models.evaluation.calibration import apply_to_users
 from models.evaluation.predictions import tensors
 from models.evaluation.run import open_run
+from models.evaluation.subject import open_subject
 
 
-def drawn(vocabulary, rng, lengths, side):
-    """Windows of drawn answers, of these lengths."""
+@functools.cache
+def session_of(path):
+    return onnxruntime.InferenceSession(path)
+
+
+def answers(session, batch):
+    """All that a graph says of a batch, by name."""
+    names = [o.name for o in session.get_outputs()]
+    found = session.run(names, {i.name: batch[i.name] for i in session.get_inputs()})
+    return dict(zip(names, found, strict=True))
+
+
+def drawn_windows(vocabulary, rng, lengths):
+    """Windows of drawn answers, behind histories of these lengths."""
     windows = []
     for n in lengths:
+        question = rng.integers(1, vocabulary.n_questions, n)
         history = History(
-            question=rng.integers(1, vocabulary.n_questions, n),
+            question=question,
             skills=np.sort(rng.integers(1, vocabulary.n_skills, (n, 2)), axis=1)[:, ::-1].copy(),
             response=rng.integers(0, 2, n),
             asked_ms=np.cumsum(rng.integers(0, 10**7, n)),
             elapsed_s=rng.uniform(-1, 300, n).astype(np.float32).clip(-1),
+            difficulty=vocabulary.difficulty[question],
         )
         query = Query(int(rng.integers(1, vocabulary.n_questions)), (2, 3), UNKNOWN_MS)
         windows.append(window_of(history, query, length=40))
-    return collate(windows, side)
+    return windows
+
+
+def drawn(vocabulary, rng, lengths, side):
+    """The same as a batch."""
+    return collate(drawn_windows(vocabulary, rng, lengths), side)
 
 
 def test_the_artifact_is_what_its_manifest_says(exported):
@@ -53,7 +78,7 @@ def test_batch_and_sequence_are_dynamic_in_every_graph(exported):
     """In the file itself, not only in what is said of it."""
     _, folder = exported
     manifest = Manifest.load(folder)
-    assert ("step" in manifest.graphs) == (manifest.network == "dkt")
+    assert ("step" in manifest.graphs) == (manifest.network in {"bkt", "dkt"})
     for graph in manifest.graphs.values():
         for node in onnx.load(folder / graph.file).graph.input:
             axes = [d.dim_param for d in node.type.tensor_type.shape.dim]
@@ -64,19 +89,74 @@ def test_batch_and_sequence_are_dynamic_in_every_graph(exported):
 
 @pytest.mark.parametrize("side", ["right", "left"])
 def test_the_graph_says_what_the_network_says(exported, side):
-    """To 1e-5, on batches that nobody showed it before, at sizes it was not traced with."""
+    """To 1e-5, calibrated, on batches it was never shown, at sizes it was not traced with."""
     run, folder = exported
     trained = open_run(run)
+    assert not trained.calibration.is_identity
     session = onnxruntime.InferenceSession(folder / "sequence.onnx")
     rng = np.random.default_rng(11)
     for lengths in ([0], [39, 0, 17], [1, 2, 3, 5, 8, 13, 21], [39] * 33):
         batch = drawn(trained.vocabulary, rng, lengths, side)
         with torch.inference_mode():
-            expected = torch.sigmoid(trained.network(*tensors(batch))).numpy()
+            p = torch.sigmoid(trained.network(*tensors(batch))).numpy()
+        expected = trained.calibration.apply_to_p(p, np.array(lengths))
         names = [i.name for i in session.get_inputs()]
         found = session.run(["p_correct"], {n: batch[n] for n in names})[0]
 
         np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+LENGTHS = st.lists(st.integers(0, 39), min_size=1, max_size=5)
+
+
+@settings(max_examples=15, deadline=None)
+@given(lengths=LENGTHS, side=st.sampled_from(["right", "left"]), seed=st.integers(0, 99))
+def test_padding_company_and_order_change_nothing_in_a_graph(exported, lengths, side, seed):
+    """A window alone, unpadded, is told what it is told in any batch padded on either side."""
+    run, folder = exported
+    session = session_of(folder / "sequence.onnx")
+    rng = np.random.default_rng(seed)
+    windows = drawn_windows(open_run(run).vocabulary, rng, [*lengths, 0, max(lengths)])
+    rng.shuffle(windows)
+
+    together = answers(session, collate(windows, side))
+
+    alone = [answers(session, collate([window])) for window in windows]
+    for name, found in together.items():
+        expected = np.concatenate([one[name] for one in alone])
+        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
+
+
+@settings(max_examples=15, deadline=None)
+@given(lengths=LENGTHS, side=st.sampled_from(["right", "left"]))
+def test_a_graph_reads_no_padding(exported, lengths, side):
+    """Whatever stands there, of any input."""
+    run, folder = exported
+    session = session_of(folder / "sequence.onnx")
+    vocabulary, rng = open_run(run).vocabulary, np.random.default_rng(len(lengths))
+    longest = min(39, max(lengths) + 2)
+    batch = drawn(vocabulary, rng, [*lengths, longest], side)
+    other = drawn(vocabulary, rng, [longest] * (len(lengths) + 1), side)
+    before = answers(session, batch)
+    for name in set(batch) - {"mask"}:
+        batch[name][~batch["mask"]] = other[name][~batch["mask"]]
+
+    for name, found in answers(session, batch).items():
+        np.testing.assert_allclose(found, before[name], rtol=0, atol=1e-6)
+
+
+def test_a_row_that_is_all_padding_harms_no_other_in_a_graph(exported):
+    """And what is said of it is a number."""
+    run, folder = exported
+    session = session_of(folder / "sequence.onnx")
+    batch = drawn(open_run(run).vocabulary, np.random.default_rng(5), [7, 0], "right")
+    empty = {k: np.concatenate([v, np.zeros_like(v[:1])]) for k, v in batch.items()}
+
+    together = answers(session, empty)
+
+    for name, expected in answers(session, batch).items():
+        np.testing.assert_allclose(together[name][:2], expected, rtol=0, atol=1e-5)
+        assert np.isfinite(together[name]).all()
 
 
 def test_steps_folded_over_a_history_give_the_sequence(exported):
@@ -92,8 +172,8 @@ def test_steps_folded_over_a_history_give_the_sequence(exported):
     state = np.repeat(np.load(folder / "start.npy")[None], 2, axis=0)
     for place in range(25):
         row = {n: batch[n][:, place] for n in INPUTS if n != "mask"}
-        names = {i.name for i in step.get_inputs()} - {"state"}
-        state, knowledge = step.run(None, {"state": state, **{n: row[n] for n in names}})
+        row |= {"state": state, "answers": np.full(2, place + 1)}
+        state, knowledge = step.run(None, {i.name: row[i.name] for i in step.get_inputs()})
 
     names = [i.name for i in sequence.get_inputs()]
     expected = sequence.run(["knowledge_state"], {n: batch[n] for n in names})[0]
@@ -120,6 +200,59 @@ def test_a_version_is_never_written_over(exported, capsys):
     assert (folder / "manifest.json").read_bytes() == before
 
 
+def test_the_manifest_and_the_card_say_what_calibration_changed(exported):
+    """The map itself, what it was fitted on, and the error before and after."""
+    run, folder = exported
+    calibration = Manifest.load(folder).calibration
+
+    assert calibration.knots == open_run(run).calibration.knots
+    assert calibration.fitted_on["split"] == "validation"
+    assert calibration.ece["after"].keys() == calibration.ece["before"].keys() >= {"all", "0"}
+    assert f"{calibration.ece['before']['all']:.4f}" in (folder / "card.md").read_text()
+
+
+def test_an_artifact_s_probabilities_are_the_run_s_calibrated_ones(exported):
+    """What is measured after calibration is what is served: for every answer of the test users."""
+    run, folder = map(open_subject, exported)
+    users = encode(run.split().test, run.vocabulary)
+    calibrated = apply_to_users(run.run.calibration, users, run.predict(users), run.window)
+
+    for served, measured in zip(folder.predict(users), calibrated, strict=True):
+        np.testing.assert_allclose(served, measured, atol=1e-5)
+
+
+def test_an_uncalibrated_run_exports_the_network_s_own_numbers(exported, tmp_path):
+    """Also where a graph has an input, `answers`, that it then does not read."""
+    if "step" not in Manifest.load(exported[1]).graphs:
+        return
+    run = shutil.copytree(exported[0], tmp_path / "run")
+    (run / "calibration.json").unlink()
+    measured = json.loads((run / "metrics.json").read_text())
+    measured.pop("calibration")
+    (run / "metrics.json").write_text(json.dumps(measured))
+    trained = open_run(run)
+
+    manifest = publish.publish(run, tmp_path / "m" / "1", say=lambda _: None)
+
+    session = onnxruntime.InferenceSession(tmp_path / "m" / "1" / "sequence.onnx")
+    batch = drawn(trained.vocabulary, np.random.default_rng(5), [9, 0], "right")
+    with torch.inference_mode():
+        expected = torch.sigmoid(trained.network(*tensors(batch))).numpy()
+    found = session.run(["p_correct"], {i.name: batch[i.name] for i in session.get_inputs()})[0]
+    assert manifest.calibration.is_identity
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_figures_of_another_calibration_are_refused(exported, tmp_path, capsys):
+    """The card would tell of a model that is not in the folder."""
+    run = shutil.copytree(exported[0], tmp_path / "run")
+    (run / "calibration.json").unlink()
+
+    assert main([str(run), str(tmp_path / "m" / "1")]) != 0
+    assert "measured with another calibration" in capsys.readouterr().err
+    assert not (tmp_path / "m" / "1").exists()
+
+
 def test_a_run_that_was_not_measured_is_refused(exported, tmp_path, capsys):
     """With the command that measures it."""
     copy = shutil.copytree(exported[0], tmp_path / "run")
@@ -144,12 +277,11 @@ def test_what_fails_its_proof_leaves_nothing_behind(exported, tmp_path, monkeypa
                 if len(node.type.tensor_type.shape.dim) > 1:
                     node.type.tensor_type.shape.dim[1].dim_value = 7
         else:
-            last = graph.graph.initializer[-1]
             for tensor in graph.graph.initializer:
-                if tensor.data_type == onnx.TensorProto.FLOAT and len(tensor.dims) == 2:
-                    last = tensor
-            values = onnx.numpy_helper.to_array(last) * np.float32(1.5) + np.float32(0.1)
-            last.CopyFrom(onnx.numpy_helper.from_array(values, last.name))
+                values = onnx.numpy_helper.to_array(tensor)
+                if values.dtype.kind == "f" and values.size > 1:
+                    other = (values * 1.5 + 0.1).astype(values.dtype)
+                    tensor.CopyFrom(onnx.numpy_helper.from_array(other, tensor.name))
         onnx.save(graph, path)
 
     monkeypatch.setattr(publish, "export_apart", export)

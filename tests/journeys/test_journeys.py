@@ -23,8 +23,9 @@ from models.datasets.split import read_folds
 from models.evaluation.graph import open_graph
 from models.evaluation.metrics import auc
 from models.evaluation.predictions import predict_rows
+from tests.app.conftest import SHIPPED
 
-MODELS = ["dkt", "last_query", "saint_plus"]
+MODELS = list(SHIPPED)
 STUDENTS = ROOT.parent / "shared" / "data" / "assist2017"
 
 ENVIRON = {
@@ -120,7 +121,7 @@ def offline(data: Path, fold: int | None, users: int, model: str) -> tuple[int, 
     if fold is not None:
         of = read_folds(STUDENTS / "folds.csv")
         students = students.select([u for u in students.users if of[u] == fold])
-    graph = open_graph(ROOT / "artifacts" / model / "1")
+    graph = open_graph(SHIPPED[model])
     encoded = encode(students.select(students.users[:users]), graph.vocabulary)
     rows = [(u, r) for u, user in enumerate(encoded) for r in range(1, len(user))]
     found = [np.full(len(u), np.nan) for u in encoded]

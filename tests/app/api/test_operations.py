@@ -12,6 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from app.settings import Settings
 from app.telemetry import JsonLines
+from tests.app.conftest import SHIPPED
 
 
 @pytest.fixture
@@ -46,7 +47,7 @@ def test_a_running_service_is_alive_and_ready(client):
     ready = client.get("/readyz").json()
 
     assert ready["ready"] is True
-    assert [m["name"] for m in ready["models"]] == ["dkt", "last_query", "saint_plus"]
+    assert [m["name"] for m in ready["models"]] == sorted(SHIPPED)
     assert ready["provider"]["effective"] == "cpu"
     assert ready["store"] == {"kind": "embedded", "history_max_items": 4096, "answers": True}
 
@@ -147,7 +148,7 @@ def test_the_provider_is_told(client):
 
     assert found["kt_provider_info"] == {(("effective", "cpu"), ("requested", "auto")): 1.0}
     assert found["kt_provider_fallback"] == {(): 1.0}
-    assert len(found["kt_model_info"]) == 3
+    assert len(found["kt_model_info"]) == len(SHIPPED)
 
 
 def test_a_full_queue_is_refused_with_429(serve):
@@ -160,7 +161,7 @@ def test_a_full_queue_is_refused_with_429(serve):
     refused = [f for f in found if f.get("status") == 429]
     assert 0 < len(refused) < 50
     assert refused[0]["retry_after_s"] == 1
-    assert samples(client)["kt_queue_refused_total"][(("model", "last_query"),)] == len(refused)
+    assert samples(client)["kt_queue_refused_total"][(("model", "dkt_asked"),)] == len(refused)
 
 
 def test_a_log_line_of_a_failure_quotes_no_value():

@@ -8,7 +8,10 @@ from uuid import uuid4
 
 import pytest
 
-MODELS = ["dkt", "last_query", "saint_plus"]
+from models.contract.artifact import Manifest
+from tests.app.conftest import SHIPPED
+
+MODELS = list(SHIPPED)
 
 
 def history(n: int, seed: int = 0) -> list[dict]:
@@ -44,7 +47,7 @@ def test_a_prediction_is_a_probability_and_says_where_it_comes_from(client, mode
     found = predict(client, user_id=user_id, question_id="17", model=model)
 
     assert 0 < found["p_correct"] < 1
-    assert found["model"] == {"name": model, "version": "1"}
+    assert found["model"] == {"name": model, "version": SHIPPED[model].name}
     assert (found["history_length"], found["truncated"], found["cold_start"]) == (12, False, False)
     assert found["unseen"] == []
     assert len(found["knowledge_state"]) > 50
@@ -62,7 +65,8 @@ def test_a_stored_history_and_the_same_one_inline_give_one_answer(client, model)
     inline = predict(client, history=answers, **ask)
 
     assert math.isclose(stored["p_correct"], inline["p_correct"], abs_tol=1e-6)
-    assert stored["truncated"] == inline["truncated"] == (model != "dkt")
+    places = Manifest.load(SHIPPED[model]).window.length
+    assert stored["truncated"] == inline["truncated"] == (places <= 300)
     assert stored["knowledge_state"].keys() == inline["knowledge_state"].keys()
 
 
@@ -239,4 +243,4 @@ def test_an_unknown_model_is_not_found(client):
     answer = client.post("/predict", json={"user_id": "u", "question_id": "1", "model": "gpt"})
 
     assert answer.status_code == 404
-    assert "dkt, last_query, saint_plus" in answer.json()["detail"]
+    assert "dkt, dkt_asked, last_query, saint_plus" in answer.json()["detail"]

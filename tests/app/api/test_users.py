@@ -7,6 +7,8 @@ from uuid import uuid4
 
 import pytest
 
+from tests.app.conftest import SHIPPED
+
 
 def path(user_id: str, tail: str = "/interactions") -> str:
     return f"/users/{quote(user_id, safe='')}{tail}"
@@ -111,7 +113,7 @@ def test_the_knowledge_state_tells_every_skill(client):
     assert (skills["3"]["answers"], skills["4"]["answers"], skills["5"]["answers"]) == (2, 1, 0)
     assert all(0 < s["probability"] < 1 and s["name"] for s in state["skills"])
     assert (state["as_of"], state["history_length"], state["cold_start"]) == (9_000, 2, False)
-    assert state["model"] == {"name": "dkt", "version": "1"}
+    assert state["model"] == {"name": "dkt", "version": SHIPPED["dkt"].name}
 
 
 def test_the_knowledge_state_is_the_one_in_a_prediction(client):

@@ -16,15 +16,15 @@ from models.contract.artifact import sha256_of
 from models.contract.interaction import INTERACTION, Query, key_of
 from models.contract.vocabulary import FIRST, UNSEEN
 from models.contract.window import collate, window_of
-from tests.app.conftest import ARTIFACTS
+from tests.app.conftest import SHIPPED
 
-MODELS = ["dkt", "last_query", "saint_plus"]
+MODELS = list(SHIPPED)
 
 
 @pytest.fixture
 def folder(tmp_path):
     """A copy of a good artifact, to be spoilt."""
-    return shutil.copytree(ARTIFACTS / "dkt" / "1", tmp_path / "dkt" / "1")
+    return shutil.copytree(SHIPPED["dkt"], tmp_path / "dkt" / SHIPPED["dkt"].name)
 
 
 def edit_manifest(folder, change):
@@ -117,6 +117,12 @@ def manifest(*keys, value):
         content[keys[-1]] = value
 
     return lambda folder: edit_manifest(folder, change)
+
+
+def calibration(**changed):
+    """Return what gives the manifest a calibration that is good but for what is changed."""
+    good = {"knots": [0, 2], "scales": [1.0, 1.0], "shifts": [0.0, 0.0]}
+    return manifest("calibration", value={**good, **changed})
 
 
 def vocabulary(key, value):
@@ -213,7 +219,7 @@ def other_weights(folder):
         (lambda f: (f / "golden.npz").unlink(), "golden.npz is named in the manifest"),
         (lambda f: (f / "manifest.json").unlink(), "no artifact"),
         (lambda f: (f / "manifest.json").write_text("{"), "is not JSON"),
-        (lambda f: edit_manifest(f, lambda m: m.update(name="other")), "it names other/1"),
+        (lambda f: edit_manifest(f, lambda m: m.update(name="other")), "it names other/"),
         (lambda f: edit_manifest(f, lambda m: m.update(n_skills=3)), "manifest says"),
         (lambda f: edit_manifest(f, lambda m: m.update(format=9)), "format 9"),
         (lambda f: edit_manifest(f, lambda m: m["parity"].update(tolerance=1)), "tolerance"),
@@ -221,6 +227,11 @@ def other_weights(folder):
         (lambda f: (f / "manifest.json").write_text("[]"), "holds no JSON object"),
         (manifest("name", value=3), "name is of type int, not str"),
         (manifest("parity", value=[]), "parity is of type list"),
+        (manifest("calibration", value=[]), "manifest.json: ManifestError"),
+        (calibration(knots=[0, 2.5]), "knots (0, 2.5) are not all whole numbers"),
+        (calibration(scales=[1.0, "1"]), "scales (1.0, '1') are not all finite numbers"),
+        (calibration(scales=[1.0, -0.5]), "are not all above 0"),
+        (calibration(shifts=[0.0]), "1 shifts, 2 knots"),
         (manifest("window", "length", value=2.5), "length is of type float, not int"),
         (manifest("window", "cut", value=0), "no windows can be cut"),
         (manifest("graphs", "sequence", "inputs", 1, "name", value=["a"]), "name is of type list"),
@@ -260,7 +271,7 @@ def test_a_spoilt_artifact_is_refused_with_file_and_reason(folder, spoil, said):
 @pytest.mark.parametrize("model", MODELS)
 def test_a_window_gets_one_answer_in_any_company(model):
     """Alone, among longer ones, in another order, padded on the other side: to 1e-5."""
-    artifact = open_artifact(ARTIFACTS / model / "1", "cpu", 1)
+    artifact = open_artifact(SHIPPED[model], "cpu", 1)
     scorer, entry = artifact.scorer, artifact.manifest.graphs["sequence"]
     rng = np.random.default_rng(0)
     windows = []
@@ -295,7 +306,7 @@ def numbers(score):
 @pytest.mark.parametrize("model", MODELS)
 def test_a_knowledge_state_has_a_number_for_every_known_skill(model):
     """Each a probability; a model without one says so, and gives no prior either."""
-    artifact = open_artifact(ARTIFACTS / model / "1", "cpu", 1)
+    artifact = open_artifact(SHIPPED[model], "cpu", 1)
     empty = artifact.vocabulary.read(np.empty(0, INTERACTION))
     window = window_of(empty, Query(UNSEEN, (UNSEEN,)), length=10)
     [score] = artifact.scorer([window])

@@ -13,7 +13,7 @@ from app.errors import ArtifactInvalid, ModelUnknown, NotReady, Overloaded
 from app.settings import Settings
 from models.contract.interaction import INTERACTION
 from models.contract.window import Window, window_of
-from tests.app.conftest import ARTIFACTS
+from tests.app.conftest import ARTIFACTS, SHIPPED
 
 pytestmark = pytest.mark.anyio
 
@@ -68,7 +68,7 @@ async def test_all_models_answer_at_once_as_each_would_alone():
         together = await asyncio.gather(*(m.score_all(windows[m.name]) for m in models))
         stuck_s = engine.stuck_s()
 
-    assert [m.name for m in models] == ["dkt", "last_query", "saint_plus"]
+    assert [m.name for m in models] == sorted(SHIPPED)
     assert (engine.provider.effective, stuck_s) == ("cpu", 0)
     for model, found in zip(models, together, strict=True):
         expected = [one.p_correct for one in alone[model.name]]
@@ -82,10 +82,10 @@ async def test_a_model_tells_what_it_is():
     """By its manifest, and a name that is not served by the ones that are."""
     async with open_engine(CPU) as engine:
         model = engine.model("saint_plus")
-        with pytest.raises(ModelUnknown, match=r"'nix'.*dkt, last_query, saint_plus"):
+        with pytest.raises(ModelUnknown, match=r"'nix'.*dkt, dkt_asked, last_query, saint_plus"):
             engine.model("nix")
 
-    assert (model.name, model.version) == (model.manifest.name, "1")
+    assert (model.name, model.version) == ("saint_plus", SHIPPED["saint_plus"].name)
     assert model.vocabulary.fingerprint == model.manifest.vocabulary
     assert model.card.startswith("# saint_plus")
 
@@ -123,7 +123,7 @@ async def test_one_spoilt_model_keeps_the_engine_from_opening(tmp_path):
     """Nobody finds out by asking."""
     for name in ("dkt", "saint_plus"):
         shutil.copytree(ARTIFACTS / name, tmp_path / name)
-    graph = tmp_path / "dkt" / "1" / "sequence.onnx"
+    graph = tmp_path / "dkt" / SHIPPED["dkt"].name / "sequence.onnx"
     graph.write_bytes(graph.read_bytes()[:1000])
 
     with pytest.raises(ArtifactInvalid, match=r"dkt.*sequence\.onnx"):

@@ -11,9 +11,9 @@ from app.engine.providers import (
     session_options,
 )
 from app.errors import ProviderUnavailable
-from tests.app.conftest import ARTIFACTS
+from tests.app.conftest import SHIPPED
 
-GRAPH = ARTIFACTS / "dkt" / "1" / "sequence.onnx"
+GRAPH = SHIPPED["dkt"] / "sequence.onnx"
 
 
 def test_cuda_that_cannot_be_had_is_refused_with_what_is_missing():

@@ -17,7 +17,7 @@ from models.contract.window import (
 )
 
 QUERY = Query(question=3, skills=(2, 4), asked_ms=10**9)
-FIELDS = ("question", "skills", "response", "lag_s", "elapsed_s")
+FIELDS = ("question", "skills", "response", "lag_s", "elapsed_s", "counts")
 
 
 def history_of(n: int, seed: int = 0, dropped: int = 0) -> History:
@@ -28,6 +28,7 @@ def history_of(n: int, seed: int = 0, dropped: int = 0) -> History:
         response=rng.integers(0, 2, n),
         asked_ms=np.where(rng.random(n) < 0.2, UNKNOWN_MS, np.cumsum(rng.integers(0, 9999, n))),
         elapsed_s=rng.random(n).astype(np.float32),
+        difficulty=rng.integers(0, 9, (n, 2)).astype(np.float32),
         dropped=dropped,
     )
 
@@ -50,7 +51,7 @@ def test_a_trimmed_history_gives_the_same_window(n, length, cut):
     cut = min(cut, length - 1)
     history = history_of(n)
     gone = max(0, n - length)
-    trimmed = History(*(getattr(history, f)[gone:] for f in History.__slots__[:5]), dropped=gone)
+    trimmed = History(*(getattr(history, f)[gone:] for f in History.__slots__[:6]), dropped=gone)
 
     whole = window_of(history, QUERY, length=length, cut=cut)
     short = window_of(trimmed, QUERY, length=length, cut=cut)
@@ -66,6 +67,7 @@ def test_what_comes_after_the_query_cannot_enter(n, seed):
     for field in ("question", "response", "asked_ms"):
         getattr(other, field)[:n] = getattr(one, field)[:n]
     other.skills[:n], other.elapsed_s[:n] = one.skills[:n], one.elapsed_s[:n]
+    other.difficulty[:n] = one.difficulty[:n]
 
     first, second = (window_of(h.before(n), QUERY, length=16) for h in (one, other))
 
@@ -89,6 +91,7 @@ def test_the_first_lag_of_a_window_reaches_outside_it():
         response=np.array([0, 1, 1]),
         asked_ms=np.array([0, 5_000, 7_000]),
         elapsed_s=np.full(3, MISSING_S, np.float32),
+        difficulty=np.zeros((3, 2), np.float32),
     )
 
     window = window_of(history, Query(question=2, skills=(1,), asked_ms=8_000), length=3)

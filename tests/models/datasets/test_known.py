@@ -137,6 +137,32 @@ def test_a_fold_in_two_parts_is_refused(tmp_path):
         )
 
 
+def test_difficulty_is_counted_on_training_users_and_leaves_out_oneself():
+    """A user who made the table sees what the others did; one who comes later, all of it."""
+    log = simulate(users=4, answers=30, questions=6, skills=2, seed=3).dataset
+    train, late = log.select(log.users[:3]), log.select(log.users[3:])
+    vocabulary = train.vocabulary()
+    rows = {user.user_id: user.history for user in encode(train, vocabulary)}
+    own = {user.user_id: user.history for user in encode(train, vocabulary, leave_own_out=True)}
+    [later] = encode(late, vocabulary)
+
+    for user_id, history in rows.items():
+        for row in range(len(history)):
+            by_others = [
+                response
+                for other, past in rows.items()
+                if other != user_id
+                for response in past.response[past.question == history.question[row]]
+            ]
+            expected = [sum(by_others), len(by_others) - sum(by_others)]
+            assert own[user_id].difficulty[row].tolist() == expected
+    everyone = np.concatenate([h.question for h in rows.values()])
+    for row in range(len(later.history)):
+        met = (everyone == later.history.question[row]).sum()
+        assert later.history.difficulty[row].sum() == met
+    assert vocabulary.query("never met").difficulty == (0.0, 0.0)
+
+
 def test_a_window_is_what_the_server_would_build(tmp_path):
     """From the raw prefix, by the same function, for every row."""
     data = simulate(users=3, answers=60, questions=10, skills=3, seed=0).dataset
@@ -147,5 +173,5 @@ def test_a_window_is_what_the_server_would_build(tmp_path):
             past = vocabulary.read(data.history(number)[:row])
             expected = window_of(past, user.query(row), length=rule.length, cut=rule.cut)
             found = user.window(row, rule)
-            for name in ("question", "response", "lag_s", "elapsed_s"):
+            for name in ("question", "response", "lag_s", "elapsed_s", "counts"):
                 np.testing.assert_array_equal(getattr(found, name), getattr(expected, name))

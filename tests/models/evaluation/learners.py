@@ -25,6 +25,7 @@ def user_of(
         response=np.array(right, np.int64),
         asked_ms=np.full(n, UNKNOWN_MS, np.int64),
         elapsed_s=np.full(n, MISSING_S, np.float32),
+        difficulty=np.zeros((n, 2), np.float32),
     )
     seen = np.arange(n) if visible is None else np.array(visible)
     return EncodedUser("u", history, seen)

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from models.evaluation.picture import main
-
-ARTIFACTS = Path(__file__).parents[3] / "artifacts"
+from tests.app.conftest import SHIPPED
 
 
 def test_a_picture_is_drawn_of_every_artifact(tmp_path, capsys):
     """Each model has a line with its name."""
     out = tmp_path / "auc.svg"
-    folders = [str(ARTIFACTS / name / "1") for name in ("dkt", "last_query")]
+    folders = [str(SHIPPED[name]) for name in ("dkt", "last_query")]
 
     assert main([str(out), *folders]) == 0
     assert out.read_text().count("<path") > 20

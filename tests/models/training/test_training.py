@@ -20,12 +20,16 @@ from models.evaluation.run import LOG, PROGRESS, WEIGHTS, RunInvalid, open_run
 from models.nets import build
 from models.training import checkpoint
 from models.training.config import ConfigInvalid, TrainingConfig
-from models.training.loop import fit
+from models.training.fitters import fit
 
 NETWORKS = {
+    "bkt": {"max_guess": 0.4, "max_slip": 0.3},
     "dkt": {"hidden": 16},
+    "dkt_asked": {"width": 16, "hidden": 16},
     "last_query": {"width": 16, "hidden": 16},
+    "saint": {"width": 16, "hidden": 16, "length": 40, "recency": True},
     "saint_plus": {"width": 16, "hidden": 16, "length": 40},
+    "sakt": {"width": 16, "hidden": 16, "length": 40, "inputs": "both"},
 }
 
 
@@ -67,14 +71,14 @@ def run(config: TrainingConfig, folder: Path, stop_after: int | None = None) -> 
 
 @pytest.mark.parametrize("network", NETWORKS)
 def test_a_network_beats_the_mean_on_learners_it_never_saw(network, tmp_path):
-    """The mean is over what the network reads of the asked question: DKT knows only its skills."""
+    """The mean is over what the network reads of the question: of BKT and DKT, its skills alone."""
     log = tmp_path / "learners.csv"
     simulate(users=200, answers=50, seed=3).frame.write_csv(log)
     config = config_for(log, network, epochs=20, patience=6, windows=3000)
     run(config, tmp_path)
     trained = open_run(tmp_path)
     split = open_split(config.data, seed=config.seed)
-    field = "skills_key" if network == "dkt" else "question_key"
+    field = "skills_key" if network in ("bkt", "dkt") else "question_key"
     train, test = split.train.interactions, split.test.interactions
     mean = {key: train["response"][train[field] == key].mean() for key in np.unique(train[field])}
 
@@ -168,3 +172,37 @@ def test_a_bad_configuration_is_refused_by_name(tmp_path, content, reason):
 
     with pytest.raises(ConfigInvalid, match=reason):
         TrainingConfig.load(path)
+
+
+def test_members_are_trained_apart_and_answer_together(csv, tmp_path):
+    """By their own files, on its data; killed between two, it goes on with the second."""
+    member = config_for(csv, "dkt_asked", epochs=1)
+    text = (
+        f'name = "{{0}}"\nnetwork = "{{1}}"\n[data]\nset = "{csv}"\n'
+        "[window]\nlength = 40\n[fit]\nepochs = 1\nstretch = 40\nthreads = 1\n"
+    )
+    options = "".join(f"{k} = {v}\n" for k, v in member.model.items())
+    (tmp_path / "one.toml").write_text(text.format("one", "dkt_asked") + "[model]\n" + options)
+    named = (
+        '[[members]]\nconfig = "one.toml"\nseed = 0\n[[members]]\nconfig = "one.toml"\nseed = 1\n'
+    )
+    (tmp_path / "both.toml").write_text(text.format("both", "ensemble") + named)
+    config = TrainingConfig.load(tmp_path / "both.toml")
+
+    run(config, tmp_path / "killed", stop_after=1)
+    records = run(config, tmp_path / "killed")
+    run(config, tmp_path / "whole")
+
+    assert len(records) == 2  # the second member's, and both together
+    assert records[-1].validation_auc > 0.5
+    first, second = (open_run(tmp_path / f).network for f in ("killed", "whole"))
+    for one, other in zip(first.parameters(), second.parameters(), strict=True):
+        torch.testing.assert_close(one, other)
+    a, b = first.members
+    assert not torch.allclose(a.rise.weight, b.rise.weight)
+
+
+def test_a_member_that_names_no_file_is_refused(tmp_path):
+    (tmp_path / "e.toml").write_text('name = "e"\n[[members]]\nsed = 3\n')
+    with pytest.raises(ConfigInvalid, match="must have a config"):
+        TrainingConfig.load(tmp_path / "e.toml")

@@ -1,0 +1,66 @@
+"""What came before, counted: the features that a teacher would look at first.
+
+Four pairs of numbers stand at every place, right answers and wrong ones, all known before the
+answer: the user's own in this window, overall, to the skills asked and to the question asked; and
+those of the training users to the question, which is its difficulty. Networks take logarithms and
+ratios of them (`models.nets.layers.Counts`).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.contract.interaction import RIGHT
+
+N_COUNTS = 8
+"""right, wrong: overall; of the skills; of the question; of the question among training users."""
+
+OF_SKILLS, OF_QUESTION = slice(2, 4), slice(4, 8)
+"""Which counts would not be known of a question whose skills, or which itself, are UNSEEN."""
+
+_FIRST_KNOWN = 2  # `models.contract.vocabulary.FIRST`: PAD and UNSEEN stand for many ids at once
+
+
+def counts_of(
+    question: NDArray[np.int64],
+    skills: NDArray[np.int64],
+    response: NDArray[np.int64],
+    difficulty: NDArray[np.float32],
+) -> NDArray[np.float32]:
+    """Return (L, `N_COUNTS`): the counts before each of L places, from earlier places alone.
+
+    `question` and `response` are (L,), `skills` (L, K), `difficulty` (L, 2) the training users'
+    right and wrong answers. Of several skills it is the mean; nothing is counted of unseen ids.
+    """
+    length = len(question)
+    right = response == RIGHT
+    counts = np.zeros((length, N_COUNTS), np.float32)
+    counts[:, 0:2] = _before(np.zeros(length, np.int64), right)
+    place, member = np.nonzero(skills >= _FIRST_KNOWN)
+    # Once each, whatever a caller says twice: the second mention would see the first one's answer.
+    pair = np.unique(skills[place, member] * length + place)
+    place = pair % max(length, 1)
+    of_skill = _before(pair // max(length, 1), right[place])
+    known = np.maximum(np.bincount(place, minlength=length), 1)
+    for column in range(2):
+        total = np.bincount(place, of_skill[:, column], minlength=length)
+        counts[:, 2 + column] = total / known
+    counts[:, 4:6] = _before(question, right) * (question >= _FIRST_KNOWN)[:, None]
+    counts[:, 6:8] = difficulty
+    return counts
+
+
+def _before(group: NDArray[np.int64], right: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Return (n, 2): how many earlier rows of a row's own group are right, and how many wrong."""
+    order = np.argsort(group, kind="stable")
+    sorted_group: NDArray[Any] = group[order]
+    both = np.stack([right, ~right], axis=1).astype(np.int64)[order]
+    running = np.cumsum(both, axis=0) - both
+    is_first = np.r_[True, sorted_group[1:] != sorted_group[:-1]][: len(group)]
+    first = np.maximum.accumulate(np.where(is_first, np.arange(len(group)), 0))
+    before = np.empty_like(running)
+    before[order] = running - running[first]
+    return before

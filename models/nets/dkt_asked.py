@@ -1,0 +1,124 @@
+"""DKT asked with the question: an LSTM reads the answers, a head reads its state and the question.
+
+DKT's own read-out has one row a skill; here the asked question is embedded as the answered ones
+are, with its skills, its difficulty, what the user has done before and the pause since, and a small
+network compares it with the state. The form of qDKT (Sonkar et al. 2020, arXiv 2005.12442) with the
+count features of PFA and DAS3H, which bring more than anything else on small logs.
+Letters: B batch, L places, D width, H hidden.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from models.contract.interaction import RIGHT, WRONG
+from models.nets.initialisation import initialise
+from models.nets.layers import (
+    N_RESPONSES,
+    CountEmbedding,
+    Counts,
+    Inputs,
+    Places,
+    Recurrence,
+    SkillSet,
+    TimeEmbedding,
+    TimeForm,
+    align_right,
+    at_last,
+    set_mean,
+    shifted,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DKTAskedConfig:
+    """Sizes and options."""
+
+    n_questions: int  # tables count PAD and UNSEEN
+    n_skills: int
+    width: int = 96  # of the embeddings
+    hidden: int = 128  # of the recurrence and the head
+    layers: int = 1
+    dropout: float = 0.4
+    embedding_dropout: float = 0.1
+    question: bool = True  # an embedding for every question, beside its skills and difficulty
+    counts: bool = True
+    lag: TimeForm = "none"
+    elapsed: TimeForm = "none"
+
+
+class DKTAsked(nn.Module):
+    """Interactions in; the chance of the asked question out."""
+
+    is_causal = True
+    fitted_by = "gradient"
+
+    def __init__(self, config: DKTAskedConfig) -> None:
+        super().__init__()
+        self.config = config
+        width, hidden = config.width, config.hidden
+        self.skills = SkillSet(config.n_skills, width)
+        self.answered = nn.Embedding(config.n_skills * N_RESPONSES, width)
+        self.question = nn.Embedding(config.n_questions, width) if config.question else None
+        self.lag = TimeEmbedding(config.lag, width)
+        self.elapsed = TimeEmbedding(config.elapsed, width)
+        self.counts = CountEmbedding(config.counts, width)
+        self.of_answer = nn.Linear(2 * Counts.SIZE, width) if config.counts else None
+        self.recurrence = Recurrence(
+            width, hidden, config.layers, config.dropout if config.layers > 1 else 0.0
+        )
+        self.rise = nn.Linear(hidden + width, 2 * hidden)
+        self.fall = nn.Linear(2 * hidden, hidden)
+        self.read_out = nn.Linear(hidden, 1)
+        self.drop = nn.Dropout(config.dropout)
+        self.drop_embedding = nn.Dropout(config.embedding_dropout)
+        initialise(self)
+        if self.question is not None:
+            nn.init.normal_(self.question.weight, std=0.1)  # a question begins as its skills
+        self.counts.begin_silent()
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        """Return the logit that the last question is answered right, (B,)."""
+        batch = align_right(Inputs(*inputs))
+        state, asked, counts = (
+            at_last(x, batch.mask) for x in (self._states(batch), self._asked(batch), batch.counts)
+        )
+        return self._answer(state, asked, counts)
+
+    def every_place(self, *inputs: Tensor) -> Places:
+        """Return the logits at every place, each from the answers before it alone."""
+        batch = Inputs(*inputs)
+        return Places(self._answer(self._states(batch), self._asked(batch), batch.counts))
+
+    def _asked(self, batch: Inputs) -> Tensor:
+        """Return (B, L, D): what is known of each question before its answer."""
+        x: Tensor = self.skills(batch.skills)
+        if self.question is not None:
+            x = x + self.question(batch.question)
+        return x.add(self.lag(batch.lag_s)).add(self.counts(batch.counts))
+
+    def _states(self, batch: Inputs) -> Tensor:
+        """Return (B, L, hidden): the state before each place, the learned start first."""
+        joint = batch.skills * N_RESPONSES + batch.response[..., None]
+        x = set_mean(self.answered(joint), batch.skills)
+        if self.question is not None:
+            x = x + self.question(batch.question)
+        x = x + self.lag(batch.lag_s) + self.elapsed(batch.elapsed_s)
+        if self.of_answer is not None:
+            # Right on a hard question and wrong on an easy one tell most: signed by the answer.
+            right, wrong = batch.response == RIGHT, batch.response == WRONG
+            features = self.counts.features(batch.counts)
+            sign = (right.to(features.dtype) - wrong.to(features.dtype))[..., None]
+            x = x + self.of_answer(torch.cat([features, sign * features], dim=-1))
+        after = self.recurrence(self.drop_embedding(x))
+        return shifted(after, self.recurrence.start[0, -1])
+
+    def _answer(self, state: Tensor, asked: Tensor, counts: Tensor) -> Tensor:
+        """(..., hidden), (..., D), (..., N_COUNTS) -> (...)."""
+        x = F.relu(self.rise(torch.cat([self.drop(state), asked], dim=-1)))
+        x = F.relu(self.fall(self.drop(x)))
+        return self.read_out(self.drop(x)).squeeze(-1) + self.counts.logit(counts)  # type: ignore[no-any-return]
