@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from models.contract.artifact import WindowRule
 from models.evaluation.protocol import PROTOCOLS, Protocol
 from models.evaluation.published import BEST, Published, best_for, published
 
@@ -109,7 +110,7 @@ def _row(protocol: Protocol, model: str, results: Path) -> Sequence[str]:
         theirs,
         f"{auc.mean() - held_against.auc:+.4f}" if held_against else "",
         _ece(folds),
-        " or ".join(sorted({_window(f["window"]) for f in folds})),
+        " or ".join(sorted({_window(f["window"], protocol.window) for f in folds})),
         _command(protocol, model, folds),
     )
 
@@ -147,7 +148,10 @@ def _ece(folds: Sequence[Mapping[str, Any]]) -> str:
     return text
 
 
-def _window(window: Mapping[str, Any] | None) -> str:
-    if window is None:
-        return "all"
-    return str(window["length"]) + (f"/{window['cut']}" if window["cut"] > 1 else "")
+def _window(window: Mapping[str, Any] | None, allowed: WindowRule | None) -> str:
+    """Return how much a prediction sees, and whether that is more than the protocol allows."""
+    text, longer = "all", allowed is not None
+    if window is not None:
+        text = str(window["length"]) + (f"/{window['cut']}" if window["cut"] > 1 else "")
+        longer = allowed is not None and window["length"] > allowed.length
+    return f"{text}, longer than the protocol's" if longer else text

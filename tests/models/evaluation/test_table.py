@@ -55,6 +55,18 @@ def test_a_model_without_a_figure_of_its_own_is_held_against_the_best(tmp_path):
     assert row_of(text, "assist2017", "another")[8].endswith("--folds 1 --of artifacts/another/1`")
 
 
+def test_a_longer_window_than_the_protocol_s_is_named(tmp_path):
+    """assist2009's published figures see 200 places; assist2017's say nothing of it."""
+    for protocol in ("assist2009", "assist2017"):
+        keep(tmp_path, protocol, "bkt", 1, window={"length": 400, "cut": 200, "side": "right"})
+        keep(tmp_path, protocol, "question_mean", 1, window=None)
+    text = section(tmp_path)
+
+    assert row_of(text, "assist2009", "bkt")[7] == "400/200, longer than the protocol's"
+    assert row_of(text, "assist2009", "question_mean")[7] == "all, longer than the protocol's"
+    assert row_of(text, "assist2017", "bkt")[7] == "400/200"
+
+
 def test_writing_twice_changes_nothing_and_the_rest_of_the_page_stays(tmp_path):
     page = tmp_path / "page.md"
     page.write_text(f"# Before\n\n{BEGIN}\nstale\n{END}\n\nAfter.\n")
