@@ -206,3 +206,39 @@ def test_a_member_that_names_no_file_is_refused(tmp_path):
     (tmp_path / "e.toml").write_text('name = "e"\n[[members]]\nsed = 3\n')
     with pytest.raises(ConfigInvalid, match="must have a config"):
         TrainingConfig.load(tmp_path / "e.toml")
+
+
+def test_single_options_are_changed_without_a_new_file(tmp_path):
+    """As TOML; what is no option, or no TOML, is refused with its name."""
+    path = tmp_path / "one.toml"
+    path.write_text(
+        'name = "one"\nnetwork = "dkt"\n[data]\nset = "log.csv"\n[window]\nlength = 40\n'
+    )
+    changed = TrainingConfig.load(path, ["fit.lr=0.5", 'name="two"', "model.forgetting=true"])
+
+    assert (changed.fit.lr, changed.name, changed.model) == (0.5, "two", {"forgetting": True})
+    for change, said in (
+        ("fit.lrr=1", "fit.lrr"),
+        ("fit.lr", "section.key=value"),
+        ("name=x", "x"),
+    ):
+        with pytest.raises(ConfigInvalid, match=said):
+            TrainingConfig.load(path, [change])
+
+
+def test_the_weight_of_first_answers_shapes_the_start_state(csv, tmp_path):
+    """The learned start comes nearer to what newcomers do, and moves what a newcomer is told."""
+    split = open_split(config_for(csv, "dkt").data, seed=0)
+    newcomers = encode(split.train, split.train.vocabulary())
+    right = np.array([user.history.response[0] for user in newcomers])
+    losses = []
+    for start in (0.0, 5.0):
+        config = config_for(csv, "dkt", epochs=3, start=start)
+        run(config, tmp_path / str(start))
+        network = open_run(tmp_path / str(start)).network
+        rows = [(u, 0) for u in range(len(newcomers))]
+        found = predict(network, newcomers, config.window, rows=rows)
+        p = np.array([f[0] for f in found])
+        losses.append(-np.log(np.where(right, p, 1 - p)).mean())
+
+    assert losses[1] < losses[0]
