@@ -28,6 +28,7 @@ from models.nets.layers import (
     TimeEmbedding,
     TimeForm,
     align_right,
+    asked,
     at_last,
     set_mean,
     shifted,
@@ -84,10 +85,8 @@ class DKTAsked(nn.Module):
     def forward(self, *inputs: Tensor) -> Tensor:
         """Return the logit that the last question is answered right, (B,)."""
         batch = align_right(Inputs(*inputs))
-        state, asked, counts = (
-            at_last(x, batch.mask) for x in (self._states(batch), self._asked(batch), batch.counts)
-        )
-        return self._answer(state, asked, counts)
+        read = (self._states(batch), self._asked(batch), batch.counts)
+        return self._answer(*(at_last(x, batch.mask) for x in read))
 
     def every_place(self, *inputs: Tensor) -> Places:
         """Return the logits at every place, each from the answers before it alone."""
@@ -96,9 +95,7 @@ class DKTAsked(nn.Module):
 
     def _asked(self, batch: Inputs) -> Tensor:
         """Return (B, L, D): what is known of each question before its answer."""
-        x: Tensor = self.skills(batch.skills)
-        if self.question is not None:
-            x = x + self.question(batch.question)
+        x = asked(batch, self.question, self.skills)
         return x.add(self.lag(batch.lag_s)).add(self.counts(batch.counts))
 
     def _states(self, batch: Inputs) -> Tensor:
@@ -117,8 +114,8 @@ class DKTAsked(nn.Module):
         after = self.recurrence(self.drop_embedding(x))
         return shifted(after, self.recurrence.start[0, -1])
 
-    def _answer(self, state: Tensor, asked: Tensor, counts: Tensor) -> Tensor:
+    def _answer(self, state: Tensor, query: Tensor, counts: Tensor) -> Tensor:
         """(..., hidden), (..., D), (..., N_COUNTS) -> (...)."""
-        x = F.relu(self.rise(torch.cat([self.drop(state), asked], dim=-1)))
+        x = F.relu(self.rise(torch.cat([self.drop(state), query], dim=-1)))
         x = F.relu(self.fall(self.drop(x)))
         return self.read_out(self.drop(x)).squeeze(-1) + self.counts.logit(counts)  # type: ignore[no-any-return]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 from models.training import em, loop, members
@@ -14,13 +15,8 @@ def fit(network: Any, *arguments: Any) -> Iterator[EpochRecord]:
     return FITTERS[network.fitted_by](network, *arguments)
 
 
-def _fit_members(network: Any, config: Any, folder: Any, *rest: Any) -> Iterator[EpochRecord]:
-    train, validation, *watch = rest
-    return members.fit(network, config, folder, train, validation, (*watch, None)[0], fit)
-
-
 FITTERS: dict[str, Callable[..., Iterator[EpochRecord]]] = {
     "gradient": loop.fit,
     "em": em.fit,
-    "members": _fit_members,
+    "members": partial(members.fit, fitter=fit),
 }

@@ -26,7 +26,8 @@ def fit(
     folder: Path,
     train: Sequence[EncodedUser],
     validation: Sequence[EncodedUser],
-    watch: Watch | None,
+    watch: Watch | None = None,
+    *,
     fitter: Callable[..., Iterator[EpochRecord]],
 ) -> Iterator[EpochRecord]:
     """Train what is not trained yet, yield the members' records and then one of them together.
