@@ -27,8 +27,8 @@ from app.records import Answer, KeptAnswer, answers_of, members_of, records_of
 from app.settings import Settings
 from app.store.histories import Histories, Recorded
 from app.telemetry import Metrics
-from models.contract.interaction import NO_KEY, UNKNOWN_MS, Query, key_of
-from models.contract.vocabulary import FIRST, UNSEEN, Vocabulary
+from models.contract.interaction import FIRST, NO_KEY, UNKNOWN_MS, UNSEEN, Query, key_of
+from models.contract.vocabulary import Vocabulary
 from models.contract.window import History, Window, window_of, window_start
 
 _DECIMALS = 7  # what a float32 holds

@@ -17,8 +17,7 @@ from numpy.typing import NDArray
 
 from models.contract.artifact import Graph
 from models.contract.counts import counts_of
-from models.contract.interaction import RIGHT, UNKNOWN, WRONG
-from models.contract.vocabulary import UNSEEN
+from models.contract.interaction import RIGHT, UNKNOWN, UNSEEN, WRONG
 from models.contract.window import MISSING_S, Side, Window, collate
 from models.evaluation.predictions import tensors
 from models.evaluation.run import Run

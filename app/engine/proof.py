@@ -13,8 +13,7 @@ from numpy.typing import NDArray
 from app.engine.scorer import KNOWLEDGE_STATE, P_CORRECT, OnnxScorer
 from models.contract.artifact import GOLDEN, MANIFEST, Graph, Manifest, Port
 from models.contract.counts import counts_of
-from models.contract.interaction import RIGHT, UNKNOWN, WRONG
-from models.contract.vocabulary import FIRST, UNSEEN
+from models.contract.interaction import FIRST, RIGHT, UNKNOWN, UNSEEN, WRONG
 from models.contract.window import INPUTS, MISSING_S, Window, collate
 
 SHAPES = ((1, 1), (1, 2), (2, 3), (3, 7))

@@ -13,15 +13,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from models.contract.interaction import RIGHT
+from models.contract.interaction import FIRST, RIGHT
 
 N_COUNTS = 8
 """right, wrong: overall; of the skills; of the question; of the question among training users."""
 
 OF_SKILLS, OF_QUESTION = slice(2, 4), slice(4, 8)
 """Which counts would not be known of a question whose skills, or which itself, are UNSEEN."""
-
-_FIRST_KNOWN = 2  # `models.contract.vocabulary.FIRST`: PAD and UNSEEN stand for many ids at once
 
 
 def counts_of(
@@ -33,13 +31,14 @@ def counts_of(
     """Return (L, `N_COUNTS`): the counts before each of L places, from earlier places alone.
 
     `question` and `response` are (L,), `skills` (L, K), `difficulty` (L, 2) the training users'
-    right and wrong answers. Of several skills it is the mean; nothing is counted of unseen ids.
+    right and wrong answers. Of several skills it is the mean. Nothing is counted of unseen ids:
+    UNSEEN stands for many at once.
     """
     length = len(question)
     right = response == RIGHT
     counts = np.zeros((length, N_COUNTS), np.float32)
     counts[:, 0:2] = _before(np.zeros(length, np.int64), right)
-    place, member = np.nonzero(skills >= _FIRST_KNOWN)
+    place, member = np.nonzero(skills >= FIRST)
     # Once each, whatever a caller says twice: the second mention would see the first one's answer.
     pair = np.unique(skills[place, member] * length + place)
     place = pair % max(length, 1)
@@ -48,7 +47,7 @@ def counts_of(
     for column in range(2):
         total = np.bincount(place, of_skill[:, column], minlength=length)
         counts[:, 2 + column] = total / known
-    counts[:, 4:6] = _before(question, right) * (question >= _FIRST_KNOWN)[:, None]
+    counts[:, 4:6] = _before(question, right) * (question >= FIRST)[:, None]
     counts[:, 6:8] = difficulty
     return counts
 

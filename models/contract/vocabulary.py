@@ -13,11 +13,17 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from models.contract.interaction import NO_KEY, UNKNOWN_MS, Query, key_of, skills_key_of
+from models.contract.interaction import (
+    FIRST,
+    NO_KEY,
+    PAD,
+    UNKNOWN_MS,
+    UNSEEN,
+    Query,
+    key_of,
+    skills_key_of,
+)
 from models.contract.window import MISSING_S, History
-
-PAD, UNSEEN, FIRST = 0, 1, 2
-"""Places of every table: padding, never seen in training, the first known id."""
 
 _FORMAT = 1
 

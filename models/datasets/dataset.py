@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from models.contract.interaction import RIGHT, SKILL_SEPARATOR
-from models.contract.vocabulary import FIRST, Vocabulary
+from models.contract.interaction import FIRST, RIGHT, SKILL_SEPARATOR
+from models.contract.vocabulary import Vocabulary
 
 
 class DatasetError(ValueError):

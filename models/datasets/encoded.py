@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.contract.artifact import WindowRule
-from models.contract.interaction import RIGHT, Query
-from models.contract.vocabulary import FIRST, PAD, Vocabulary
+from models.contract.interaction import FIRST, PAD, RIGHT, Query
+from models.contract.vocabulary import Vocabulary
 from models.contract.window import History, Window, window_of, window_start
 from models.datasets.dataset import Dataset
 

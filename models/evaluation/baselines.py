@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from models.contract.vocabulary import PAD, UNSEEN
+from models.contract.interaction import PAD, UNSEEN
 from models.datasets.encoded import EncodedUser
 from models.evaluation import logistic
 from models.evaluation.counts import Rows, counts_before

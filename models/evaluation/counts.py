@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from models.contract.vocabulary import PAD
+from models.contract.interaction import PAD
 from models.datasets.encoded import EncodedUser
 
 

@@ -26,8 +26,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.contract.interaction import RIGHT, WRONG
-from models.contract.vocabulary import PAD
+from models.contract.interaction import PAD, RIGHT, WRONG
 from models.nets.layers import Inputs, Places, align_right, at_last, set_mean
 
 NEVER = -1e9  # the log of a chance that is 0: finite, so that a difference of two is not NaN

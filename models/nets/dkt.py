@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from models.contract.vocabulary import PAD
+from models.contract.interaction import PAD
 from models.nets.initialisation import initialise
 from models.nets.layers import (
     N_RESPONSES,

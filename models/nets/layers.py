@@ -13,8 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.contract.counts import N_COUNTS
-from models.contract.interaction import PAD_RESPONSE
-from models.contract.vocabulary import PAD
+from models.contract.interaction import PAD, PAD_RESPONSE
 
 TimeForm = Literal["none", "categorical", "continuous"]
 AskedBy = Literal["both", "questions", "skills"]

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from models.contract.artifact import WindowRule
 from models.contract.counts import OF_QUESTION, OF_SKILLS
-from models.contract.vocabulary import FIRST, UNSEEN
+from models.contract.interaction import FIRST, UNSEEN
 from models.contract.window import MISSING_S, Window, collate
 from models.datasets.encoded import EncodedUser
 from models.evaluation.predictions import tensors

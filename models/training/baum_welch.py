@@ -13,8 +13,7 @@ from typing import NamedTuple, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from models.contract.interaction import RIGHT
-from models.contract.vocabulary import PAD, UNSEEN
+from models.contract.interaction import PAD, RIGHT, UNSEEN
 from models.datasets.encoded import EncodedUser
 
 Floats = NDArray[np.float64]

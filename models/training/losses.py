@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from models.contract.vocabulary import PAD
+from models.contract.interaction import PAD
 
 
 def answer_loss(logit: Tensor, right: Tensor, scored: Tensor) -> Tensor:

@@ -13,8 +13,7 @@ from app.engine.artifact import open_artifact
 from app.engine.scorer import OnnxScorer
 from app.errors import ArtifactInvalid
 from models.contract.artifact import sha256_of
-from models.contract.interaction import INTERACTION, Query, key_of
-from models.contract.vocabulary import FIRST, UNSEEN
+from models.contract.interaction import FIRST, INTERACTION, UNSEEN, Query, key_of
 from models.contract.window import collate, window_of
 from tests.app.conftest import SHIPPED
 

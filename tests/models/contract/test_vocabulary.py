@@ -8,14 +8,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from models.contract.interaction import (
+    FIRST,
     INTERACTION,
     NO_KEY,
+    PAD,
     UNKNOWN_MS,
+    UNSEEN,
     key_of,
     skill_set_text,
     skills_key_of,
 )
-from models.contract.vocabulary import FIRST, PAD, UNSEEN, Vocabulary
+from models.contract.vocabulary import Vocabulary
 
 VOCABULARY = Vocabulary(
     question_ids=("q1", "q2", "q3"),
