@@ -1,10 +1,15 @@
-"""How tests are shared by workers."""
+"""How tests are shared by workers, and the workers by the cores."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
+
+# Two workers that each start as many torch threads as there are cores wait for one another: the
+# leak tests took thirty times as long. Here, because torch reads it once, when it is imported.
+os.environ["OMP_NUM_THREADS"] = "1"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
