@@ -39,7 +39,12 @@ def main(arguments: list[str] | None = None) -> int:
     stated = parser.add_argument_group("in place of what the file says")
     stated.add_argument("--name", help="of the run")
     stated.add_argument(
-        "--set", nargs="+", default=[], metavar="KEY=VALUE", help="as in fit.lr=0.001 (TOML)"
+        "--set",
+        action="extend",
+        nargs="+",
+        default=[],
+        metavar="KEY=VALUE",
+        help="as in fit.lr=0.001 or model.norm=t_fixup (TOML; a word needs no quotes)",
     )
     stated.add_argument("--seed", type=int)
     stated.add_argument("--warm-start", metavar="RUN", help="run whose weights are taken first")

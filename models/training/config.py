@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -102,8 +103,11 @@ class TrainingConfig:
         return dataclasses.asdict(self)
 
 
+_WORD = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
+
+
 def _put(content: dict[str, Any], change: str) -> None:
-    """Put `section.key=value` into a file's content."""
+    """Put `section.key=value` into a file's content; a single word needs no quotes."""
     place, is_one, value = change.partition("=")
     *sections, key = place.strip().split(".")
     if not is_one or not key:
@@ -116,7 +120,9 @@ def _put(content: dict[str, Any], change: str) -> None:
     try:
         table[key] = tomllib.loads(f"value = {value}")["value"]
     except tomllib.TOMLDecodeError as exc:
-        raise ConfigInvalid(f"{change!r}: {value!r} is no TOML value ({exc})") from exc
+        if not _WORD.fullmatch(value):
+            raise ConfigInvalid(f"{change!r}: {value!r} is no TOML value ({exc})") from exc
+        table[key] = value  # a shell would have taken quotes away
 
 
 def _member(path: Path, ensemble: Mapping[str, Any], named: Mapping[str, Any]) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from models.evaluation.predictions import predict
 from models.evaluation.run import LOG, PROGRESS, WEIGHTS, RunInvalid, open_run
 from models.nets import build
 from models.training import checkpoint
+from models.training.__main__ import main as training
 from models.training.config import ConfigInvalid, TrainingConfig
 from models.training.fitters import fit
 
@@ -215,15 +216,32 @@ def test_single_options_are_changed_without_a_new_file(tmp_path):
         'name = "one"\nnetwork = "dkt"\n[data]\nset = "log.csv"\n[window]\nlength = 40\n'
     )
     changed = TrainingConfig.load(path, ["fit.lr=0.5", 'name="two"', "model.forgetting=true"])
+    word = TrainingConfig.load(path, ["model.lag=continuous"])
 
     assert (changed.fit.lr, changed.name, changed.model) == (0.5, "two", {"forgetting": True})
+    assert word.model == {"lag": "continuous"}
     for change, said in (
         ("fit.lrr=1", "fit.lrr"),
         ("fit.lr", "section.key=value"),
-        ("name=x", "x"),
+        ("name=x y", "x y"),
+        ("name=", "no TOML"),
     ):
         with pytest.raises(ConfigInvalid, match=said):
             TrainingConfig.load(path, [change])
+
+
+def test_options_changed_one_by_one_are_all_changed(csv, tmp_path):
+    """`--set a --set b` is `--set a b`."""
+    config = tmp_path / "config.toml"
+    config.write_text(
+        f'name = "r"\nnetwork = "dkt"\n[data]\nset = "{csv}"\n[window]\nlength = 40\n'
+        "[model]\nhidden = 8\n[fit]\nepochs = 1\nthreads = 1\n"
+    )
+    changes = ["--set", "fit.lr=0.02", "--set", "model.hidden=4", "fit.patience=2"]
+    assert training([str(config), "--runs", str(tmp_path), *changes]) == 0
+
+    made = json.loads((tmp_path / "r" / "config.json").read_text())
+    assert (made["fit"]["lr"], made["model"]["hidden"], made["fit"]["patience"]) == (0.02, 4, 2)
 
 
 def test_the_weight_of_first_answers_shapes_the_start_state(csv, tmp_path):
