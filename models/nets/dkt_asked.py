@@ -15,24 +15,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.contract.interaction import RIGHT, WRONG
+from models.contract.interaction import N_RESPONSES, RIGHT, WRONG
 from models.nets.initialisation import initialise
-from models.nets.layers import (
-    N_RESPONSES,
-    CountEmbedding,
-    Counts,
-    Inputs,
-    Places,
-    Recurrence,
-    SkillSet,
-    TimeEmbedding,
-    TimeForm,
-    align_right,
-    asked,
-    at_last,
-    set_mean,
-    shifted,
-)
+from models.nets.layers.asked import asked
+from models.nets.layers.counts import CountEmbedding, Counts
+from models.nets.layers.places import Inputs, Places, align_right, at_last, shifted
+from models.nets.layers.recurrence import Recurrence
+from models.nets.layers.skills import SkillSet, set_mean
+from models.nets.layers.times import TimeEmbedding, TimeForm
 
 
 @dataclass(frozen=True, kw_only=True)

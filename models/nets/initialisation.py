@@ -12,7 +12,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from models.nets.layers import Attention, FeedForward
+from models.nets.layers.attention import Attention
+from models.nets.layers.feed_forward import FeedForward
 
 PACKED = math.sqrt(2.0)
 """What makes up for Xavier over q, k and v packed into one (3D, D) matrix, as torch has them.
@@ -72,7 +73,8 @@ def fixup(branches: Sequence[Sequence[nn.Linear]]) -> None:
 
     Zhang et al. 2019 (arXiv 1901.09321), rules 1 and 2: of L branches with m matrices each, the
     last matrix of each becomes zero, the others shrink by L^(-1/(2m - 2)). Rule 3, the scalars, is
-    `layers.FixupBranch`. Raises `ValueError` for a branch of one matrix: it could only be zero.
+    `layers.feed_forward.FixupBranch`. Raises `ValueError` for a branch of one matrix: it could only
+    be zero.
     """
     for branch in branches:
         if len(branch) < 2:

@@ -14,28 +14,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.contract.interaction import UNKNOWN
+from models.contract.interaction import N_RESPONSES, UNKNOWN
 from models.contract.masks import last_query
 from models.contract.window import MISSING_S
 from models.nets.initialisation import initialise, t_fixup
-from models.nets.layers import (
-    N_RESPONSES,
-    AskedBy,
-    Attention,
-    CountEmbedding,
-    FeedForward,
-    Inputs,
-    Norm,
-    Places,
-    Recurrence,
-    TimeEmbedding,
-    TimeForm,
-    align_right,
-    asked,
-    asked_tables,
-    at_last,
-    norm_of,
-)
+from models.nets.layers.asked import AskedBy, asked, asked_tables
+from models.nets.layers.attention import Attention
+from models.nets.layers.counts import CountEmbedding
+from models.nets.layers.feed_forward import FeedForward
+from models.nets.layers.norm import Norm, norm_of
+from models.nets.layers.places import Inputs, Places, align_right, at_last
+from models.nets.layers.recurrence import Recurrence
+from models.nets.layers.times import TimeEmbedding, TimeForm
 
 
 @dataclass(frozen=True, kw_only=True)

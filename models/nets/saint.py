@@ -13,26 +13,16 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from models.contract.interaction import N_RESPONSES
 from models.contract.masks import causal
 from models.nets.initialisation import initialise, t_fixup
-from models.nets.layers import (
-    N_RESPONSES,
-    AskedBy,
-    CausalAttention,
-    CountEmbedding,
-    FeedForward,
-    Inputs,
-    Norm,
-    Places,
-    TimeEmbedding,
-    TimeForm,
-    align_right,
-    asked,
-    asked_tables,
-    at_last,
-    norm_of,
-    shifted,
-)
+from models.nets.layers.asked import AskedBy, asked, asked_tables
+from models.nets.layers.attention import CausalAttention
+from models.nets.layers.counts import CountEmbedding
+from models.nets.layers.feed_forward import FeedForward
+from models.nets.layers.norm import Norm, norm_of
+from models.nets.layers.places import Inputs, Places, align_right, at_last, shifted
+from models.nets.layers.times import TimeEmbedding, TimeForm
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,7 +12,8 @@ from models.datasets.encoded import encode
 from models.datasets.simulator import simulate
 from models.nets import build
 from models.nets.initialisation import decoder_factor, encoder_factor, fixup, initialise, t_fixup
-from models.nets.layers import Attention, FeedForward, FixupBranch
+from models.nets.layers.attention import Attention
+from models.nets.layers.feed_forward import FeedForward, FixupBranch
 from models.training.batches import stretches
 from models.training.config import FitConfig
 from models.training.losses import answer_loss
