@@ -70,7 +70,7 @@ class LastQuery(nn.Module):
         self.drop = nn.Dropout(config.dropout)
         self.head = FeedForward(width, width, config.dropout)
         self.read_out = nn.Linear(width, 1)
-        initialise(self, before_relu="kaiming" if config.norm == "layer" else "xavier")
+        initialise(self, norm=config.norm)
         if config.norm == "t_fixup":
             encoder = nn.ModuleList([self.attention, self.feed_forward])
             asked_by = (self.question, self.skills, self.counts, self.lag)

@@ -74,7 +74,7 @@ class Saint(nn.Module):
         self.norm_decoder = norm_of(config.norm, width)
         self.drop = nn.Dropout(config.dropout)
         self.read_out = nn.Linear(width, 1)
-        initialise(self, before_relu="kaiming" if config.norm == "layer" else "xavier")
+        initialise(self, norm=config.norm)
         nn.init.normal_(self.start, std=width**-0.5)
         nn.init.normal_(self.read_out.weight, std=0.02)  # begin near no opinion
         if config.norm == "t_fixup":

@@ -64,7 +64,7 @@ class Sakt(nn.Module):
         self.layers = nn.ModuleList(SaktLayer(config) for _ in range(config.layers))
         self.drop = nn.Dropout(config.dropout)
         self.read_out = nn.Linear(width, 1)
-        initialise(self, before_relu="kaiming" if config.norm == "layer" else "xavier")
+        initialise(self, norm=config.norm)
         nn.init.normal_(self.start, std=width**-0.5)
         if config.norm == "t_fixup":
             asked_by = (self.question, self.skills)
