@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.contract.artifact import WindowRule
-from models.contract.calibration import Calibration, logit_of, shares
+from models.contract.calibration import Calibration, shares
+from models.contract.logit import logit_of, p_of
 from models.contract.window import window_start
 from models.datasets.encoded import EncodedUser
 
@@ -146,7 +147,7 @@ def _newton(
 
     value = loss(found)
     for _ in range(50):
-        p = 1 / (1 + np.exp(-(features @ found)))
+        p = p_of(features @ found)
         slope = (features.T @ (p - right) + RIDGE * (found - start))[free]
         used = features[:, free]
         bend = (used * (p * (1 - p))[:, None]).T @ used + RIDGE * np.eye(int(free.sum()))

@@ -12,6 +12,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from models.contract.logit import p_of
+
 Floats = NDArray[np.float64]
 
 _MEMORY = 10  # steps from which the curvature is told
@@ -45,8 +47,7 @@ def fit(features: Sparse, right: Floats, penalty: Floats, *, rounds: int = 300) 
     def loss(weights: Floats) -> tuple[float, Floats]:
         logit = features.logit(weights)
         value = np.logaddexp(0.0, logit).sum() - right @ logit
-        p = 0.5 * (1 + np.tanh(logit / 2))  # sigmoid that cannot overflow
-        slope = features.back(p - right, size) + penalty * weights
+        slope = features.back(p_of(logit) - right, size) + penalty * weights
         return float(value + 0.5 * (penalty * weights**2).sum()), slope
 
     squared = Sparse(features.place, features.value**2)

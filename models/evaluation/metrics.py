@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from models.contract.logit import LEAST_P
+
 Floats = NDArray[np.floating[Any]]
 Metric = Callable[[NDArray[Any], Floats, NDArray[Any] | None], float]
 
@@ -32,8 +34,8 @@ def accuracy(right: NDArray[Any], p: Floats, weight: NDArray[Any] | None = None)
 
 
 def log_loss(right: NDArray[Any], p: Floats, weight: NDArray[Any] | None = None) -> float:
-    """Return the mean negative log likelihood, in nats; p is held within 1e-7 of 0 and 1."""
-    p = np.clip(np.asarray(p, np.float64), 1e-7, 1 - 1e-7)
+    """Return the mean negative log likelihood, in nats; p is held within `LEAST_P` of 0 and 1."""
+    p = np.clip(np.asarray(p, np.float64), LEAST_P, 1 - LEAST_P)
     loss = -np.where(np.asarray(right, bool), np.log(p), np.log1p(-p))
     return float(np.average(loss, weights=weight))
 
