@@ -221,8 +221,8 @@ def _figures(content: Mapping[str, Any]) -> Figures:
     figures["auc_low"], figures["auc_high"] = (_rounded(scored["auc"][k]) for k in ("low", "high"))
     figures["auc_every_answer"] = _rounded(every["auc"]["value"])
     figures["ece"] = _rounded(scored["ece"]["value"])
-    if "uncalibrated" in content:
-        figures["ece_uncalibrated"] = _rounded(content["uncalibrated"]["all"]["ece"]["value"])
+    if "calibration" in content:
+        figures["ece_uncalibrated"] = content["calibration"]["ece"]["before"]["all"]
     return {
         "scored": content["scored"],
         **figures,
