@@ -90,21 +90,26 @@ class Saint(nn.Module):
     def forward(self, *inputs: Tensor) -> Tensor:
         """Return the logit that the last question is answered right, (B,)."""
         batch = align_right(Inputs(*inputs))
-        logit = self.read_out(at_last(self._decode(batch), batch.mask)).squeeze(-1)
-        return logit + self.counts.logit(at_last(batch.counts, batch.mask))  # type: ignore[no-any-return]
+        return self._answer(*(at_last(x, batch.mask) for x in self._decode(batch)))
 
     def every_place(self, *inputs: Tensor) -> Places:
         """Return the logits at every place, each from the answers before it alone."""
-        batch = Inputs(*inputs)
-        logit = self.read_out(self._decode(batch)).squeeze(-1)
-        return Places(logit + self.counts.logit(batch.counts))
+        return Places(self._answer(*self._decode(Inputs(*inputs))))
 
-    def _decode(self, batch: Inputs) -> Tensor:
-        """Return (B, L, D). Padding stands to the right of all it could harm: causal is enough."""
+    def _answer(self, x: Tensor, features: Tensor) -> Tensor:
+        """(..., D), (..., features) -> (...)."""
+        return self.read_out(x).squeeze(-1) + self.counts.logit(features)  # type: ignore[no-any-return]
+
+    def _decode(self, batch: Inputs) -> tuple[Tensor, Tensor]:
+        """Return what the decoder says, (B, L, D), and the count features.
+
+        Padding stands to the right of all it could harm: causal is enough.
+        """
         place = torch.arange(batch.question.shape[1], device=batch.question.device)
         mask = causal(place)  # (L, L)
         position = self.position(place)  # (L, D)
-        x = asked(batch, self.question, self.skills) + self.counts(batch.counts)
+        features = self.counts.read(batch.counts)
+        x = asked(batch, self.question, self.skills) + self.counts(features)
         x = self.drop(x + position)
         for layer in self.encoder:
             x = layer(x, mask, place)
@@ -113,7 +118,7 @@ class Saint(nn.Module):
         x = self.drop(shifted(answered, self.start) + self.lag(batch.lag_s) + position)
         for layer in self.decoder:
             x = layer(x, memory, mask, place)
-        return self.norm_decoder(x)  # type: ignore[no-any-return]
+        return self.norm_decoder(x), features
 
 
 def _attention(config: SaintConfig) -> CausalAttention:

@@ -37,7 +37,8 @@ class Counts(nn.Module):
 class CountEmbedding(nn.Module):
     """Counts -> a vector for an embedding to add, and a logit for a read-out to add.
 
-    Where it is off: no parameters, and nothing is added.
+    Both are of the same features: `read` counts once a pass. Where it is off: no parameters, and
+    nothing is added.
     """
 
     def __init__(self, is_on: bool, width: int) -> None:
@@ -48,13 +49,17 @@ class CountEmbedding(nn.Module):
             self.project = nn.Linear(Counts.SIZE, width)
             self.direct = nn.Linear(Counts.SIZE, 1)
 
-    def forward(self, counts: Tensor) -> Tensor | float:
-        """(..., N_COUNTS) -> (..., D), or 0."""
-        return self.project(self.features(counts)) if self.is_on else 0.0
+    def read(self, counts: Tensor) -> Tensor:
+        """(..., N_COUNTS) -> (..., SIZE), or the counts themselves where nobody asks."""
+        return self.features(counts) if self.is_on else counts
 
-    def logit(self, counts: Tensor) -> Tensor | float:
-        """(..., N_COUNTS) -> (...), or 0: what a logistic regression on counts would say."""
-        return self.direct(self.features(counts)).squeeze(-1) if self.is_on else 0.0
+    def forward(self, features: Tensor) -> Tensor | float:
+        """What was read -> (..., D), or 0."""
+        return self.project(features) if self.is_on else 0.0
+
+    def logit(self, features: Tensor) -> Tensor | float:
+        """What was read -> (...), or 0: what a logistic regression on counts would say."""
+        return self.direct(features).squeeze(-1) if self.is_on else 0.0
 
     def begin_silent(self) -> None:
         """Let the logit start at nothing: call it when all weights have been drawn."""
