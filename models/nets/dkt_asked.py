@@ -19,7 +19,7 @@ from models.contract.interaction import N_RESPONSES, RIGHT, WRONG
 from models.nets.initialisation import initialise
 from models.nets.layers.asked import asked
 from models.nets.layers.counts import CountEmbedding, Counts
-from models.nets.layers.places import Inputs, Places, align_right, at_last, shifted
+from models.nets.layers.places import Inputs, Places, align_right, at_last
 from models.nets.layers.recurrence import Recurrence
 from models.nets.layers.skills import SkillSet, set_mean
 from models.nets.layers.times import TimeEmbedding, TimeForm
@@ -103,8 +103,7 @@ class DKTAsked(nn.Module):
             right, wrong = batch.response == RIGHT, batch.response == WRONG
             sign = (right.to(features.dtype) - wrong.to(features.dtype))[..., None]
             x = x + self.of_answer(torch.cat([features, sign * features], dim=-1))
-        after = self.recurrence(self.drop_embedding(x))
-        return shifted(after, self.recurrence.start[0, -1])
+        return self.recurrence.states_before(self.drop_embedding(x))
 
     def _answer(self, state: Tensor, query: Tensor, features: Tensor) -> Tensor:
         """(..., hidden), (..., D), (..., features) -> (...)."""

@@ -25,13 +25,17 @@ class Recurrence(nn.Module):
         start = self.start[:, :, None].expand(-1, -1, x.shape[0], -1).contiguous()
         return self.lstm(x, (start[0], start[1]))[0]  # type: ignore[no-any-return]
 
+    def states_before(self, x: Tensor) -> Tensor:
+        """(B, L, D) -> (B, L, hidden): the state before each place, the learned start first."""
+        return shifted(self.forward(x), self.start[0, -1])
+
     def before_each(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """(B, L, D) -> h and c before each place, (B, L, hidden) each; of one layer.
 
         Torch's own LSTM is fast but tells only h. With h known at every place, all gates are one
         product, and what is left to do place by place for c is a single multiplication and sum.
         """
-        h = shifted(self.forward(x), self.start[0, -1])
+        h = self.states_before(x)
         w_input, w_hidden, b_input, b_hidden = self.lstm.all_weights[0]
         gates = F.linear(x, w_input, b_input) + F.linear(h, w_hidden, b_hidden)
         enter, forget, new, _ = gates.chunk(4, dim=-1)  # torch's order of gates
