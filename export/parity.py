@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from models.contract.artifact import Graph
 from models.contract.counts import counts_of
 from models.contract.interaction import RIGHT, UNKNOWN, UNSEEN, WRONG
+from models.contract.logit import p_of
 from models.contract.window import MISSING_S, Side, Window, collate
 from models.evaluation.predictions import tensors
 from models.evaluation.run import Run
@@ -137,7 +138,8 @@ def answer(run: Run, batch: Arrays) -> Arrays:
         else:
             logits = {"p_correct": run.network(*inputs)}
     shown = batch["mask"].sum(axis=1) - 1
-    return {n: _sigmoid(run.calibration.apply(z.numpy(), shown)) for n, z in logits.items()}
+    calibrated = {n: run.calibration.apply(z.numpy(), shown) for n, z in logits.items()}
+    return {n: p_of(logit).astype(np.float32) for n, logit in calibrated.items()}
 
 
 def start_state(run: Run) -> NDArray[np.floating[Any]]:
@@ -168,10 +170,6 @@ def drawn_windows(run: Run, rng: np.random.Generator, sizes: list[int]) -> list[
             )
         )
     return windows
-
-
-def _sigmoid(logit: NDArray[np.float64]) -> NDArray[np.float32]:
-    return torch.sigmoid(torch.from_numpy(logit)).numpy().astype(np.float32)
 
 
 def _difference(case: Case, found: Arrays, shape: tuple[int, ...]) -> float:

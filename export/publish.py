@@ -32,7 +32,7 @@ from models.contract.artifact import (
 )
 from models.contract.calibration import Calibration
 from models.evaluation.run import METRICS, Run, RunInvalid, open_run
-from models.nets.layers import LONGEST_S
+from models.nets.layers.times import LONGEST_S
 
 Say = Callable[[str], None]
 

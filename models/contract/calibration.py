@@ -16,8 +16,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-LEAST_P = 1e-7
-"""A probability is held this far from 0 and 1 before its logit is taken."""
+from models.contract.logit import logit_of, p_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,15 +81,7 @@ class Calibration:
         """Return calibrated probabilities of probabilities; shapes as `apply`, NaN stays NaN."""
         if self.is_identity:
             return np.asarray(p, np.float64)
-        calibrated: NDArray[np.float64] = 1 / (1 + np.exp(-self.apply(logit_of(p), answers)))
-        return calibrated
-
-
-def logit_of(p: NDArray[Any]) -> NDArray[np.float64]:
-    """Return log(p / (1 - p)), p held within `LEAST_P` of 0 and 1."""
-    p = np.clip(np.asarray(p, np.float64), LEAST_P, 1 - LEAST_P)
-    logit: NDArray[np.float64] = np.log(p) - np.log1p(-p)
-    return logit
+        return p_of(self.apply(logit_of(p), answers))
 
 
 def shares(answers: NDArray[Any], knots: tuple[int, ...]) -> NDArray[np.float64]:

@@ -3,7 +3,7 @@
 Four pairs of numbers stand at every place, right answers and wrong ones, all known before the
 answer: the user's own in this window, overall, to the skills asked and to the question asked; and
 those of the training users to the question, which is its difficulty. Networks take logarithms and
-ratios of them (`models.nets.layers.Counts`).
+ratios of them (`models.nets.layers.counts`).
 """
 
 from __future__ import annotations

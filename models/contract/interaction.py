@@ -15,6 +15,9 @@ import numpy as np
 WRONG, RIGHT, UNKNOWN, PAD_RESPONSE = 0, 1, 2, 3
 """Response integers. UNKNOWN is the asked question's own: not wrong, not right, not padding."""
 
+N_RESPONSES = PAD_RESPONSE + 1
+"""Rows of a table of responses."""
+
 PAD, UNSEEN, FIRST = 0, 1, 2
 """Places of every table: padding, never seen in training, the first known id."""
 

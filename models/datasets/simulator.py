@@ -17,6 +17,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from models.contract.logit import p_of
 from models.datasets.dataset import Dataset
 from models.datasets.table import SKILLS_APART, dataset_of
 
@@ -62,7 +63,7 @@ def simulate(
         question = rng.integers(0, questions, users)
         need = wanted[question]
         logit = (need * level).sum(axis=1) - difficulty[question]
-        p = GUESS + (1 - GUESS - SLIP) / (1 + np.exp(-logit))
+        p = GUESS + (1 - GUESS - SLIP) * p_of(logit)
         correct = rng.random(users) < p
         level = level + pace * (need > 0) * np.where(correct, 1.0, 0.6)[:, None]
         columns["question"].append(question)

@@ -7,8 +7,8 @@
 
 Prints AUC, accuracy, log loss and ECE with 95 % intervals, in all and by history length, and writes
 them as JSON. Of a run, the whole test split is measured after a calibration was fitted on the
-validation split and kept in the run's folder; `uncalibrated` has the figures without it. Of an
-artifact it is the ONNX graph that is measured, window by window, as served.
+validation split and kept in the run's folder; ECE and reliability stand there without it too. Of
+an artifact it is the ONNX graph that is measured, window by window, as served.
 
 With a protocol and a model it is a cell of the benchmark that is run: each fold is trained, or gone
 on with where it was killed, and measured, and the table is written anew.
@@ -42,7 +42,7 @@ from models.evaluation.calibration import (
     fit_users,
 )
 from models.evaluation.predictions import Row
-from models.evaluation.report import as_text, ece_of, report
+from models.evaluation.report import as_text, ece_and_bins, report
 from models.evaluation.run import METRICS, write_json
 from models.evaluation.subject import Found, Subject, open_subject
 
@@ -133,11 +133,11 @@ def evaluate(
     chosen = parts.test if split == "test" else parts.validation
     encoded = _encoded(chosen, subject.vocabulary, users, split)
     found = _predicted(subject, encoded, f"{folder}: {split} split", console)
-    content = report(
-        encoded, apply_to_users(calibration, encoded, found, subject.window), rounds=rounds
-    )
+    calibrated = apply_to_users(calibration, encoded, found, subject.window)
+    content = report(encoded, calibrated, rounds=rounds)
     if not calibration.is_identity:
-        content |= _before_and_after(calibration, report(encoded, found, rounds=rounds), content)
+        measured = _before_and_after(calibration, encoded, found, calibrated)
+        content["calibration"] = as_dict(measured)
     return {
         "subject": "network" if subject.run else "graph",
         "data": subject.data["source"]["set"],
@@ -159,17 +159,17 @@ def _fitted(subject: Subject, validation: Dataset, rows: int, console: Console) 
 
 
 def _before_and_after(
-    calibration: Calibration, before: dict[str, Any], after: dict[str, Any]
-) -> dict[str, Any]:
-    def bins(content: dict[str, Any]) -> dict[str, Any]:
-        return {"all": content["reliability"], **content["reliability_by_history_length"]}
-
-    measured = dataclasses.replace(
-        calibration,
-        ece={"before": ece_of(before), "after": ece_of(after)},
-        reliability={"before": bins(before), "after": bins(after)},
+    calibration: Calibration, users: Sequence[EncodedUser], before: Found, after: Found
+) -> Calibration:
+    """Return a calibration with what it changed on these users."""
+    (ece_before, bins_before), (ece_after, bins_after) = (
+        ece_and_bins(users, found) for found in (before, after)
     )
-    return {"uncalibrated": before, "calibration": as_dict(measured)}
+    return dataclasses.replace(
+        calibration,
+        ece={"before": ece_before, "after": ece_after},
+        reliability={"before": bins_before, "after": bins_after},
+    )
 
 
 def _encoded(

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.contract.interaction import PAD, UNSEEN
+from models.contract.logit import logit_of, p_of
 from models.datasets.encoded import EncodedUser
 from models.evaluation import logistic
 from models.evaluation.counts import Rows, counts_before
@@ -53,8 +54,8 @@ def question_user_mean(train: Users, validation: Users, test: Users) -> Found:
     mean = seen.right.mean()
     right, wrong = (c[:, 0] for c in counts_before(asked, np.zeros((len(asked.row), 1), np.int64)))
     user = (right + USER_WEIGHT * mean) / (right + wrong + USER_WEIGHT)
-    logit = _log_odds(_question_means(seen)[asked.question]) + _log_odds(user) - _log_odds(mean)
-    return asked.apart(_sigmoid(logit))
+    logit = logit_of(_question_means(seen)[asked.question]) + logit_of(user) - logit_of(mean)
+    return asked.apart(p_of(logit))
 
 
 def logistic_counts(train: Users, validation: Users, test: Users) -> Found:
@@ -72,10 +73,10 @@ def logistic_counts(train: Users, validation: Users, test: Users) -> Found:
     best, best_weights = -np.inf, np.zeros(size)
     for penalty in PENALTIES:
         weights = logistic.fit(seen, rows[0].right, np.full(size, penalty))
-        reached = auc(rows[1].right, _sigmoid(chosen.logit(weights)))
+        reached = auc(rows[1].right, p_of(chosen.logit(weights)))
         if not reached <= best:
             best, best_weights = reached, weights
-    return rows[2].apart(_sigmoid(asked.logit(best_weights)))
+    return rows[2].apart(p_of(asked.logit(best_weights)))
 
 
 BASELINES: Mapping[str, Baseline] = {
@@ -125,11 +126,3 @@ def _features(rows: Rows, n_questions: int, n_skills: int) -> Sparse:
     ones = np.ones((n, 1))
     value = np.concatenate([ones, known, *by_skill, *by_question, *overall, ones], axis=1)
     return Sparse(place, value)
-
-
-def _log_odds(p: NDArray[np.float64]) -> NDArray[np.float64]:
-    return np.log(p) - np.log1p(-p)
-
-
-def _sigmoid(logit: NDArray[np.float64]) -> NDArray[np.float64]:
-    return 0.5 * (1 + np.tanh(logit / 2))

@@ -91,8 +91,7 @@ class Cell:
         if again and recipe is not None:
             shutil.rmtree(self._run_folder(self.model, fold), ignore_errors=True)
         if self.subject is not None:
-            of = "/".join(self.subject.resolve().parts[-3:])  # as in artifacts/<model>/<version>
-            made = {**self._measured(self.subject, fold), "of": of}
+            made = {**self._measured(self.subject, fold), "of": _short(self.subject)}
         elif self.model in BASELINES:
             made = self._baseline(fold)
         else:
@@ -221,8 +220,8 @@ def _figures(content: Mapping[str, Any]) -> Figures:
     figures["auc_low"], figures["auc_high"] = (_rounded(scored["auc"][k]) for k in ("low", "high"))
     figures["auc_every_answer"] = _rounded(every["auc"]["value"])
     figures["ece"] = _rounded(scored["ece"]["value"])
-    if "uncalibrated" in content:
-        figures["ece_uncalibrated"] = _rounded(content["uncalibrated"]["all"]["ece"]["value"])
+    if "calibration" in content:
+        figures["ece_uncalibrated"] = content["calibration"]["ece"]["before"]["all"]
     return {
         "scored": content["scored"],
         **figures,
@@ -251,9 +250,14 @@ def _read(recipe: Path) -> dict[str, Any]:
 
 
 def _short(path: Path) -> str:
-    """Return a recipe's path from the repository's root on, wherever that lies."""
-    root = Path(__file__).parents[2]
-    return str(path.relative_to(root)) if path.is_relative_to(root) else str(path)
+    """Return a path from the working directory on; of one that lies elsewhere its last two parts.
+
+    It is kept and shown to others: where a checkout lies on this machine is none of theirs.
+    """
+    whole, here = path.resolve(), Path.cwd()
+    return (
+        str(whole.relative_to(here)) if whole.is_relative_to(here) else "/".join(whole.parts[-2:])
+    )
 
 
 def _rounded(value: float) -> float:

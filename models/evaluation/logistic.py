@@ -12,6 +12,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from models.contract.logit import p_of
+
 Floats = NDArray[np.float64]
 
 _MEMORY = 10  # steps from which the curvature is told
@@ -43,16 +45,19 @@ def fit(features: Sparse, right: Floats, penalty: Floats, *, rounds: int = 300) 
     size = len(penalty)
 
     def loss(weights: Floats) -> tuple[float, Floats]:
-        logit = features.logit(weights)
-        value = np.logaddexp(0.0, logit).sum() - right @ logit
-        p = 0.5 * (1 + np.tanh(logit / 2))  # sigmoid that cannot overflow
-        slope = features.back(p - right, size) + penalty * weights
-        return float(value + 0.5 * (penalty * weights**2).sum()), slope
+        value, slope = loss_of(features.logit(weights), right)
+        value += float(0.5 * (penalty * weights**2).sum())
+        return value, features.back(slope, size) + penalty * weights
 
     squared = Sparse(features.place, features.value**2)
     # The Hessian's diagonal at zero: rare and common features then move at like pace.
     curvature = squared.back(np.full(len(right), 0.25), size) + penalty
     return minimum(loss, np.zeros(size), np.maximum(curvature, 1e-9), rounds=rounds)
+
+
+def loss_of(logit: Floats, right: Floats) -> tuple[float, Floats]:
+    """Return the log loss of logits, summed, and its slope in each of them; (N,) both."""
+    return float(np.logaddexp(0.0, logit).sum() - right @ logit), p_of(logit) - right
 
 
 def minimum(

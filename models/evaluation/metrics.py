@@ -5,11 +5,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from models.contract.logit import LEAST_P
 
 Floats = NDArray[np.floating[Any]]
 Metric = Callable[[NDArray[Any], Floats, NDArray[Any] | None], float]
@@ -32,8 +34,8 @@ def accuracy(right: NDArray[Any], p: Floats, weight: NDArray[Any] | None = None)
 
 
 def log_loss(right: NDArray[Any], p: Floats, weight: NDArray[Any] | None = None) -> float:
-    """Return the mean negative log likelihood, in nats; p is held within 1e-7 of 0 and 1."""
-    p = np.clip(np.asarray(p, np.float64), 1e-7, 1 - 1e-7)
+    """Return the mean negative log likelihood, in nats; p is held within `LEAST_P` of 0 and 1."""
+    p = np.clip(np.asarray(p, np.float64), LEAST_P, 1 - LEAST_P)
     loss = -np.where(np.asarray(right, bool), np.log(p), np.log1p(-p))
     return float(np.average(loss, weights=weight))
 
@@ -63,19 +65,28 @@ def bootstrap(
     Answers of one user hang together: drawing them apart would make the interval too narrow.
     `user` (N,) numbers the users from 0.
     """
-    rng = np.random.default_rng(seed)
     order = np.argsort(p, kind="stable")  # sorted once: a weighted AUC of sorted rows is O(N)
     right, p, user = np.asarray(right, bool)[order], np.asarray(p)[order], user[order]
-    users = int(user.max()) + 1 if len(user) else 0
-    present = np.unique(user)
     values = []
-    for _ in range(rounds):
-        drawn = rng.choice(present, len(present))
-        weight = np.bincount(drawn, minlength=users)[user].astype(np.float64)
+    for weight in drawn_again(user, rounds=rounds, seed=seed):
         if metric is auc:
             values.append(_auc_in_order(right, p, None, weight))
         else:
             values.append(metric(right, p, weight))
+    return interval(values)
+
+
+def drawn_again(user: NDArray[np.int64], *, rounds: int, seed: int) -> Iterator[Floats]:
+    """Yield the weight (N,) of every answer in each round in which as many users are drawn."""
+    rng = np.random.default_rng(seed)
+    present = np.unique(user)
+    for _ in range(rounds):
+        drawn = rng.choice(present, len(present))
+        yield np.bincount(drawn, minlength=int(user.max(initial=-1)) + 1)[user].astype(np.float64)
+
+
+def interval(values: Sequence[float]) -> tuple[float, float]:
+    """Return the interval that 95 % of the values lie in, NaN left out."""
     if np.isnan(values).all():
         return float("nan"), float("nan")
     low, high = np.nanquantile(values, [0.025, 0.975])

@@ -7,7 +7,7 @@ the same rule. A causal network answers a whole block of rows in one pass; that 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ from models.contract.window import INPUTS, Window, collate
 from models.datasets.encoded import EncodedUser
 
 BATCH_PLACES = 8192  # what a pass makes of them still fits a processor's cache
+Item = TypeVar("Item")
 Row = tuple[int, int]  # user number, row
 Progress = Callable[[int], None]  # called with the number of rows done
 
@@ -58,7 +59,7 @@ def predict_rows(
 ) -> None:
     """Fill `found` at `rows`, one window a row; `score` takes a collated batch."""
     by_length = sorted(rows, key=lambda row: int(users[row[0]].visible[row[1]]))
-    for group in _groups(by_length, lambda row: _length(users[row[0]], row[1], rule)):
+    for group in groups(by_length, lambda row: _length(users[row[0]], row[1], rule)):
         p = score(collate([users[u].window(r, rule) for u, r in group], rule.side))  # type: ignore[arg-type]
         for (u, r), value in zip(group, p, strict=True):
             found[u][r] = value
@@ -82,7 +83,7 @@ def _predict_blocks(
     blocks = [(u, *b) for u, user in enumerate(users) for b in user.blocks(rule)]
     blocks.sort(key=lambda b: b[3] - b[1])
     left = []
-    for group in _groups(blocks, lambda b: b[3] - b[1]):
+    for group in groups(blocks, lambda b: b[3] - b[1]):
         windows: list[Window] = [users[u].stretch(start, end) for u, start, _, end in group]
         logit = network.every_place(*tensors(collate(windows))).logit  # right-padded
         p = torch.sigmoid(logit).numpy()
@@ -101,11 +102,13 @@ def _length(user: EncodedUser, row: int, rule: WindowRule) -> int:
     return min(int(user.visible[row]) + 1, rule.length)
 
 
-def _groups(items: Sequence[Any], length: Callable[[Any], int]) -> Iterator[list[Any]]:
-    """Cut items, sorted by length, into batches of at most `BATCH_PLACES` padded places."""
-    group: list[Any] = []
+def groups(
+    items: Sequence[Item], length: Callable[[Item], int], places: int = BATCH_PLACES
+) -> Iterator[list[Item]]:
+    """Cut items, sorted by length, into batches of at most `places` padded places."""
+    group: list[Item] = []
     for item in items:
-        if group and length(item) * (len(group) + 1) > BATCH_PLACES:
+        if group and length(item) * (len(group) + 1) > places:
             yield group
             group = []
         group.append(item)

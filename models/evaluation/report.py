@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from models.datasets.encoded import EncodedUser
-from models.evaluation.metrics import ECE_BINS, METRICS, bootstrap, reliability
+from models.evaluation.metrics import ECE_BINS, METRICS, bootstrap, ece, reliability
 
 BUCKETS: tuple[tuple[str, int, int], ...] = (
     ("0", 0, 0),
@@ -23,8 +23,25 @@ BUCKETS: tuple[tuple[str, int, int], ...] = (
 FEW_BINS = 10
 """Bins of reliability for one history length, where answers are fewer."""
 
+ALL, EVERY = "all", "every_answer"
+"""Names of the part that is quoted, and of the one that leaves nothing out."""
+
 HEADLINE = "from the second answer on"
 """Published figures leave out each user's first answer; so does ours, and so does `make replay`."""
+
+
+class Part(NamedTuple):
+    """The answers that are measured together."""
+
+    right: NDArray[Any]  # (N,) 0 or 1
+    p: NDArray[np.float64]  # (N,)
+    user: NDArray[np.int64]  # (N,) numbers from 0
+    bins: int  # of its reliability
+
+    def reliability(self) -> list[list[float]]:
+        """Return mean p, share answered right and answers of each bin that has any."""
+        found = reliability(self.right, self.p, self.bins)
+        return [[round(mean, 4), round(share, 4), answers] for mean, share, answers in found]
 
 
 def report(
@@ -35,6 +52,31 @@ def report(
     seed: int = 0,
 ) -> dict[str, Any]:
     """Return every metric with its 95 % interval over users, in all and by history length."""
+    parts = _parts(users, found)
+    measures = {name: _measures(part, rounds, seed) for name, part in parts.items()}
+    bins = {name: part.reliability() for name, part in parts.items() if name != EVERY}
+    return {
+        "scored": HEADLINE,
+        "all": measures.pop(ALL),
+        "every_answer": measures.pop(EVERY),
+        "by_history_length": measures,
+        "reliability": bins.pop(ALL),
+        "reliability_by_history_length": bins,
+    }
+
+
+def ece_and_bins(
+    users: Sequence[EncodedUser], found: Sequence[NDArray[np.float64]]
+) -> tuple[dict[str, float], dict[str, list[list[float]]]]:
+    """Return ECE and bins of reliability, of all answers and by history length; no intervals."""
+    parts = {name: part for name, part in _parts(users, found).items() if name != EVERY}
+    errors = {
+        name: round(ece(part.right, part.p), 5) for name, part in parts.items() if len(part.p)
+    }
+    return errors, {name: part.reliability() for name, part in parts.items()}
+
+
+def _parts(users: Sequence[EncodedUser], found: Sequence[NDArray[np.float64]]) -> dict[str, Part]:
     right = np.concatenate([u.history.response for u in users])
     p = np.concatenate(list(found))
     length = np.concatenate([u.visible for u in users])
@@ -43,35 +85,18 @@ def report(
     if np.isnan(p).any():
         raise ValueError(f"{int(np.isnan(p).sum())} of {len(p)} answers have no probability")
 
-    def part(chosen: NDArray[np.bool_]) -> dict[str, Any]:
-        return _measures(right[chosen], p[chosen], user[chosen], rounds, seed)
+    def part(chosen: NDArray[np.bool_], bins: int = ECE_BINS) -> Part:
+        return Part(right[chosen], p[chosen], user[chosen], bins)
 
-    def bins(chosen: NDArray[np.bool_], number: int = ECE_BINS) -> list[list[float]]:
-        found = reliability(right[chosen], p[chosen], number)
-        return [[round(mean, 4), round(share, 4), answers] for mean, share, answers in found]
-
-    buckets = {name: (length >= low) & (length <= high) for name, low, high in BUCKETS}
     return {
-        "scored": HEADLINE,
-        "all": part(row >= 1),
-        "every_answer": part(row >= 0),
-        "by_history_length": {name: part(chosen) for name, chosen in buckets.items()},
-        "reliability": bins(row >= 1),
-        "reliability_by_history_length": {
-            name: bins(chosen, FEW_BINS) for name, chosen in buckets.items()
-        },
+        ALL: part(row >= 1),
+        EVERY: part(row >= 0),
+        **{name: part((length >= low) & (length <= high), FEW_BINS) for name, low, high in BUCKETS},
     }
 
 
-def ece_of(content: dict[str, Any]) -> dict[str, float]:
-    """Return the ECE of all answers and of each history length that has any, of a report."""
-    parts = {"all": content["all"], **content["by_history_length"]}
-    return {name: round(part["ece"]["value"], 5) for name, part in parts.items() if "ece" in part}
-
-
-def _measures(
-    right: NDArray[Any], p: NDArray[np.float64], user: NDArray[np.int64], rounds: int, seed: int
-) -> dict[str, Any]:
+def _measures(part: Part, rounds: int, seed: int) -> dict[str, Any]:
+    right, p, user = part.right, part.p, part.user
     measures: dict[str, Any] = {"answers": len(p), "users": len(np.unique(user))}
     if not len(p):
         return measures
@@ -94,8 +119,8 @@ def as_text(content: dict[str, Any]) -> str:
                 line += f"{m['value']:>10.4f} [{m['low']:.4f}, {m['high']:.4f}]".rjust(26)
         lines.append(line)
     lines.append(f"* {content['scored']}; [95 % interval, users drawn again]")
-    if "uncalibrated" in content:
-        before, after = ece_of(content["uncalibrated"]), ece_of(content)
+    if "calibration" in content:
+        before, after = (content["calibration"]["ece"][when] for when in ("before", "after"))
         lines.append(
             "ECE before and after calibration: "
             + ", ".join(f"{name} {before[name]:.4f} -> {after[name]:.4f}" for name in after)

@@ -26,7 +26,7 @@ from rich.console import Console
 
 from models.contract.artifact import WindowRule
 from models.datasets.encoded import EncodedUser, encode
-from models.evaluation.metrics import auc, bootstrap
+from models.evaluation.metrics import auc, bootstrap, drawn_again, interval
 from models.evaluation.predictions import Row
 from models.evaluation.subject import Subject, open_subject
 
@@ -154,16 +154,13 @@ def gain(
     seed: int = 0,
 ) -> dict[str, float]:
     """Return how much more AUC p has than `base`, both over the same drawn users each round."""
-    rng = np.random.default_rng(seed)
-    present = np.unique(user)
-    found = []
-    for _ in range(rounds):
-        drawn = rng.choice(present, len(present))
-        weight = np.bincount(drawn, minlength=int(user.max()) + 1)[user].astype(np.float64)
-        found.append(auc(right, p, weight) - auc(right, base, weight))
-    low, high = np.nanquantile(found, [0.025, 0.975])
-    value = auc(right, p) - auc(right, base)
-    return {"value": value, "low": float(low), "high": float(high)}
+    low, high = interval(
+        [
+            auc(right, p, weight) - auc(right, base, weight)
+            for weight in drawn_again(user, rounds=rounds, seed=seed)
+        ]
+    )
+    return {"value": auc(right, p) - auc(right, base), "low": low, "high": high}
 
 
 def as_text(found: Sequence[Mapping[str, Any]]) -> str:

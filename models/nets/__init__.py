@@ -19,7 +19,7 @@ from models.nets.dkt import DKT, DKTConfig
 from models.nets.dkt_asked import DKTAsked, DKTAskedConfig
 from models.nets.ensemble import Ensemble, EnsembleConfig
 from models.nets.last_query import LastQuery, LastQueryConfig
-from models.nets.layers import Places
+from models.nets.layers.places import Places
 from models.nets.saint import Saint, SaintConfig
 from models.nets.saint_plus import SaintPlus, SaintPlusConfig
 from models.nets.sakt import Sakt, SaktConfig

@@ -27,7 +27,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.contract.interaction import PAD, RIGHT, WRONG
-from models.nets.layers import Inputs, Places, align_right, at_last, set_mean
+from models.nets.layers.places import Inputs, Places, align_right, at_last
+from models.nets.layers.skills import set_mean
 
 NEVER = -1e9  # the log of a chance that is 0: finite, so that a difference of two is not NaN
 

@@ -12,21 +12,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from models.contract.interaction import PAD
+from models.contract.interaction import N_RESPONSES, PAD
 from models.nets.initialisation import initialise
-from models.nets.layers import (
-    N_RESPONSES,
-    Forgetting,
-    Inputs,
-    Places,
-    Recurrence,
-    TimeEmbedding,
-    TimeForm,
-    align_right,
-    at_last,
-    set_mean,
-    shifted,
-)
+from models.nets.layers.places import Inputs, Places, align_right, at_last
+from models.nets.layers.recurrence import Recurrence
+from models.nets.layers.skills import set_mean
+from models.nets.layers.times import Forgetting, TimeEmbedding, TimeForm
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,5 +105,4 @@ class DKT(nn.Module):
 
     def _states(self, batch: Inputs) -> Tensor:
         """Return (B, L, hidden): the state before each place, the learned start first."""
-        after = self.recurrence(self.embed(batch))
-        return shifted(after, self.recurrence.start[0, -1])
+        return self.recurrence.states_before(self.embed(batch))

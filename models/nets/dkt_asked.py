@@ -15,24 +15,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.contract.interaction import RIGHT, WRONG
+from models.contract.interaction import N_RESPONSES, RIGHT, WRONG
 from models.nets.initialisation import initialise
-from models.nets.layers import (
-    N_RESPONSES,
-    CountEmbedding,
-    Counts,
-    Inputs,
-    Places,
-    Recurrence,
-    SkillSet,
-    TimeEmbedding,
-    TimeForm,
-    align_right,
-    asked,
-    at_last,
-    set_mean,
-    shifted,
-)
+from models.nets.layers.asked import asked
+from models.nets.layers.counts import CountEmbedding, Counts
+from models.nets.layers.places import Inputs, Places, align_right, at_last
+from models.nets.layers.recurrence import Recurrence
+from models.nets.layers.skills import SkillSet, set_mean
+from models.nets.layers.times import TimeEmbedding, TimeForm
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,20 +75,23 @@ class DKTAsked(nn.Module):
     def forward(self, *inputs: Tensor) -> Tensor:
         """Return the logit that the last question is answered right, (B,)."""
         batch = align_right(Inputs(*inputs))
-        read = (self._states(batch), self._asked(batch), batch.counts)
-        return self._answer(*(at_last(x, batch.mask) for x in read))
+        return self._answer(*(at_last(x, batch.mask) for x in self._read(batch)))
 
     def every_place(self, *inputs: Tensor) -> Places:
         """Return the logits at every place, each from the answers before it alone."""
-        batch = Inputs(*inputs)
-        return Places(self._answer(self._states(batch), self._asked(batch), batch.counts))
+        return Places(self._answer(*self._read(Inputs(*inputs))))
 
-    def _asked(self, batch: Inputs) -> Tensor:
+    def _read(self, batch: Inputs) -> tuple[Tensor, Tensor, Tensor]:
+        """Return what an answer is told from at each place: state, question, count features."""
+        features = self.counts.read(batch.counts)
+        return self._states(batch, features), self._asked(batch, features), features
+
+    def _asked(self, batch: Inputs, features: Tensor) -> Tensor:
         """Return (B, L, D): what is known of each question before its answer."""
         x = asked(batch, self.question, self.skills)
-        return x.add(self.lag(batch.lag_s)).add(self.counts(batch.counts))
+        return x.add(self.lag(batch.lag_s)).add(self.counts(features))
 
-    def _states(self, batch: Inputs) -> Tensor:
+    def _states(self, batch: Inputs, features: Tensor) -> Tensor:
         """Return (B, L, hidden): the state before each place, the learned start first."""
         joint = batch.skills * N_RESPONSES + batch.response[..., None]
         x = set_mean(self.answered(joint), batch.skills)
@@ -108,14 +101,12 @@ class DKTAsked(nn.Module):
         if self.of_answer is not None:
             # Right on a hard question and wrong on an easy one tell most: signed by the answer.
             right, wrong = batch.response == RIGHT, batch.response == WRONG
-            features = self.counts.features(batch.counts)
             sign = (right.to(features.dtype) - wrong.to(features.dtype))[..., None]
             x = x + self.of_answer(torch.cat([features, sign * features], dim=-1))
-        after = self.recurrence(self.drop_embedding(x))
-        return shifted(after, self.recurrence.start[0, -1])
+        return self.recurrence.states_before(self.drop_embedding(x))
 
-    def _answer(self, state: Tensor, query: Tensor, counts: Tensor) -> Tensor:
-        """(..., hidden), (..., D), (..., N_COUNTS) -> (...)."""
+    def _answer(self, state: Tensor, query: Tensor, features: Tensor) -> Tensor:
+        """(..., hidden), (..., D), (..., features) -> (...)."""
         x = F.relu(self.rise(torch.cat([self.drop(state), query], dim=-1)))
         x = F.relu(self.fall(self.drop(x)))
-        return self.read_out(self.drop(x)).squeeze(-1) + self.counts.logit(counts)  # type: ignore[no-any-return]
+        return self.read_out(self.drop(x)).squeeze(-1) + self.counts.logit(features)  # type: ignore[no-any-return]

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from models.nets.layers import Places
+from models.nets.layers.places import Places
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from models.nets.layers import Attention, FeedForward
+from models.nets.layers.attention import Attention
+from models.nets.layers.feed_forward import FeedForward
+from models.nets.layers.norm import Norm
 
 PACKED = math.sqrt(2.0)
 """What makes up for Xavier over q, k and v packed into one (3D, D) matrix, as torch has them.
@@ -21,19 +22,17 @@ Its fans are D and 3D: a deviation of sqrt(2 / 4D), where one (D, D) matrix has 
 """
 
 
-def initialise(
-    network: nn.Module, *, before_relu: Literal["kaiming", "xavier"] = "kaiming"
-) -> None:
+def initialise(network: nn.Module, *, norm: Norm = "layer") -> None:
     """Xavier for projections, Kaiming before a ReLU, orthogonal recurrences, small embeddings.
 
     Sources: Glorot and Bengio 2010; He et al. 2015; Saxe et al. 2014 (orthogonal); Jozefowicz et
     al. 2015 (a forget gate that starts open). Embeddings start at N(0, 1/D), padding rows at zero.
-    `before_relu` is "xavier" for a network without LayerNorm: T-Fixup's factors count from there.
+    Without LayerNorm it is Xavier before a ReLU too: T-Fixup's factors count from there.
     """
     for name, module in network.named_modules():
         match module:
             case nn.Linear():
-                if name.split(".")[-1] == "rise" and before_relu == "kaiming":
+                if name.split(".")[-1] == "rise" and norm == "layer":
                     nn.init.kaiming_uniform_(module.weight, nonlinearity="relu")
                 else:
                     nn.init.xavier_uniform_(module.weight)
@@ -72,7 +71,8 @@ def fixup(branches: Sequence[Sequence[nn.Linear]]) -> None:
 
     Zhang et al. 2019 (arXiv 1901.09321), rules 1 and 2: of L branches with m matrices each, the
     last matrix of each becomes zero, the others shrink by L^(-1/(2m - 2)). Rule 3, the scalars, is
-    `layers.FixupBranch`. Raises `ValueError` for a branch of one matrix: it could only be zero.
+    `layers.feed_forward.FixupBranch`. Raises `ValueError` for a branch of one matrix: it could only
+    be zero.
     """
     for branch in branches:
         if len(branch) < 2:
@@ -96,7 +96,7 @@ def t_fixup(
     section 3.2: values, output projections and feed-forward weights by 0.67 N^(-1/4) in an encoder
     of N layers and by (9N)^(-1/4) in a decoder; input embeddings of both streams by the decoder's
     factor. Queries, keys and biases stay. Without a decoder, which the paper does not treat, N of
-    the embeddings is the encoder's. Weights must come from `initialise(..., before_relu="xavier")`.
+    the embeddings is the encoder's. Weights must come from `initialise(..., norm="t_fixup")`.
 
     Tensors are found by their modules, not by names: a layer that holds none of them, which would
     leave the network as it was, raises `ValueError`.

@@ -14,28 +14,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.contract.interaction import UNKNOWN
+from models.contract.interaction import N_RESPONSES, UNKNOWN
 from models.contract.masks import last_query
 from models.contract.window import MISSING_S
 from models.nets.initialisation import initialise, t_fixup
-from models.nets.layers import (
-    N_RESPONSES,
-    AskedBy,
-    Attention,
-    CountEmbedding,
-    FeedForward,
-    Inputs,
-    Norm,
-    Places,
-    Recurrence,
-    TimeEmbedding,
-    TimeForm,
-    align_right,
-    asked,
-    asked_tables,
-    at_last,
-    norm_of,
-)
+from models.nets.layers.asked import AskedBy, asked, asked_tables
+from models.nets.layers.attention import Attention
+from models.nets.layers.counts import CountEmbedding
+from models.nets.layers.feed_forward import FeedForward
+from models.nets.layers.norm import Norm, norm_of
+from models.nets.layers.places import Inputs, Places, align_right, at_last
+from models.nets.layers.recurrence import Recurrence
+from models.nets.layers.times import TimeEmbedding, TimeForm
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,7 +70,7 @@ class LastQuery(nn.Module):
         self.drop = nn.Dropout(config.dropout)
         self.head = FeedForward(width, width, config.dropout)
         self.read_out = nn.Linear(width, 1)
-        initialise(self, before_relu="kaiming" if config.norm == "layer" else "xavier")
+        initialise(self, norm=config.norm)
         if config.norm == "t_fixup":
             encoder = nn.ModuleList([self.attention, self.feed_forward])
             asked_by = (self.question, self.skills, self.counts, self.lag)
@@ -95,7 +85,8 @@ class LastQuery(nn.Module):
     def forward(self, *inputs: Tensor) -> Tensor:
         """Return the logit that the last question is answered right, (B,)."""
         batch = align_right(Inputs(*inputs))
-        x = self.embed(batch)  # (B, L, D)
+        features = self.counts.read(batch.counts)
+        x = self._embed(batch, features)  # (B, L, D)
         last = at_last(x, batch.mask)[:, None]  # (B, 1, D): its place differs from row to row
         mask = last_query(batch.mask)[:, None]  # (B, 1, 1, L), shared by the heads
         seen = self.attention(last, x, mask)  # (B, 1, D)
@@ -106,7 +97,7 @@ class LastQuery(nn.Module):
         x = self._mix(x, seen)  # (B, L, D): the one answer goes to every place
         state = at_last(self.recurrence(x), batch.mask)  # (B, D)
         logit = self._answer(state, last.squeeze(1))
-        return logit + self.counts.logit(at_last(batch.counts, batch.mask))
+        return logit + self.counts.logit(at_last(features, batch.mask))
 
     def every_place(self, *inputs: Tensor) -> Places:
         """Return the logits at every place; only for residual "last".
@@ -118,25 +109,25 @@ class LastQuery(nn.Module):
         if not self.is_causal:
             raise ValueError('every place needs residual "last": "broadcast" changes all places')
         batch = Inputs(*inputs)
-        past = self.embed(batch)  # (B, L, D)
-        queries = self.embed(
-            batch._replace(
-                response=torch.full_like(batch.response, UNKNOWN),
-                elapsed_s=torch.full_like(batch.elapsed_s, MISSING_S),
-            )
+        features = self.counts.read(batch.counts)
+        past = self._embed(batch, features)  # (B, L, D)
+        unanswered = batch._replace(
+            response=torch.full_like(batch.response, UNKNOWN),
+            elapsed_s=torch.full_like(batch.elapsed_s, MISSING_S),
         )
+        queries = self._embed(unanswered, features)
         seen = self._attend_each(queries, past)
         h, c = self.recurrence.before_each(self._mix(past, torch.zeros_like(past)))  # (B, L, D)
         flat = self._mix(queries, seen).flatten(0, 1)  # (B*L, D)
         state = torch.stack([h.flatten(0, 1), c.flatten(0, 1)], dim=1)[:, :, None]
         after = self.recurrence.step(flat, state)[:, 0, 0]  # (B*L, D)
         logit = self._answer(after, queries.flatten(0, 1)).view(past.shape[:2])
-        return Places(logit + self.counts.logit(batch.counts))
+        return Places(logit + self.counts.logit(features))
 
-    def embed(self, batch: Inputs) -> Tensor:
+    def _embed(self, batch: Inputs, features: Tensor) -> Tensor:
         """Return (B, L, D): the inputs of each place, added."""
         x = asked(batch, self.question, self.skills) + self.response(batch.response)
-        x = x + self.counts(batch.counts)
+        x = x + self.counts(features)
         return self.drop(x + self.lag(batch.lag_s) + self.elapsed(batch.elapsed_s))  # type: ignore[no-any-return]
 
     def _mix(self, x: Tensor, seen: Tensor) -> Tensor:

@@ -13,26 +13,16 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from models.contract.interaction import N_RESPONSES
 from models.contract.masks import causal
 from models.nets.initialisation import initialise, t_fixup
-from models.nets.layers import (
-    N_RESPONSES,
-    AskedBy,
-    CausalAttention,
-    CountEmbedding,
-    FeedForward,
-    Inputs,
-    Norm,
-    Places,
-    TimeEmbedding,
-    TimeForm,
-    align_right,
-    asked,
-    asked_tables,
-    at_last,
-    norm_of,
-    shifted,
-)
+from models.nets.layers.asked import AskedBy, asked, asked_tables
+from models.nets.layers.attention import CausalAttention
+from models.nets.layers.counts import CountEmbedding
+from models.nets.layers.feed_forward import FeedForward
+from models.nets.layers.norm import Norm, norm_of
+from models.nets.layers.places import Inputs, Places, align_right, at_last, shifted
+from models.nets.layers.times import TimeEmbedding, TimeForm
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,7 +74,7 @@ class Saint(nn.Module):
         self.norm_decoder = norm_of(config.norm, width)
         self.drop = nn.Dropout(config.dropout)
         self.read_out = nn.Linear(width, 1)
-        initialise(self, before_relu="kaiming" if config.norm == "layer" else "xavier")
+        initialise(self, norm=config.norm)
         nn.init.normal_(self.start, std=width**-0.5)
         nn.init.normal_(self.read_out.weight, std=0.02)  # begin near no opinion
         if config.norm == "t_fixup":
@@ -100,21 +90,26 @@ class Saint(nn.Module):
     def forward(self, *inputs: Tensor) -> Tensor:
         """Return the logit that the last question is answered right, (B,)."""
         batch = align_right(Inputs(*inputs))
-        logit = self.read_out(at_last(self._decode(batch), batch.mask)).squeeze(-1)
-        return logit + self.counts.logit(at_last(batch.counts, batch.mask))  # type: ignore[no-any-return]
+        return self._answer(*(at_last(x, batch.mask) for x in self._decode(batch)))
 
     def every_place(self, *inputs: Tensor) -> Places:
         """Return the logits at every place, each from the answers before it alone."""
-        batch = Inputs(*inputs)
-        logit = self.read_out(self._decode(batch)).squeeze(-1)
-        return Places(logit + self.counts.logit(batch.counts))
+        return Places(self._answer(*self._decode(Inputs(*inputs))))
 
-    def _decode(self, batch: Inputs) -> Tensor:
-        """Return (B, L, D). Padding stands to the right of all it could harm: causal is enough."""
+    def _answer(self, x: Tensor, features: Tensor) -> Tensor:
+        """(..., D), (..., features) -> (...)."""
+        return self.read_out(x).squeeze(-1) + self.counts.logit(features)  # type: ignore[no-any-return]
+
+    def _decode(self, batch: Inputs) -> tuple[Tensor, Tensor]:
+        """Return what the decoder says, (B, L, D), and the count features.
+
+        Padding stands to the right of all it could harm: causal is enough.
+        """
         place = torch.arange(batch.question.shape[1], device=batch.question.device)
         mask = causal(place)  # (L, L)
         position = self.position(place)  # (L, D)
-        x = asked(batch, self.question, self.skills) + self.counts(batch.counts)
+        features = self.counts.read(batch.counts)
+        x = asked(batch, self.question, self.skills) + self.counts(features)
         x = self.drop(x + position)
         for layer in self.encoder:
             x = layer(x, mask, place)
@@ -123,7 +118,7 @@ class Saint(nn.Module):
         x = self.drop(shifted(answered, self.start) + self.lag(batch.lag_s) + position)
         for layer in self.decoder:
             x = layer(x, memory, mask, place)
-        return self.norm_decoder(x)  # type: ignore[no-any-return]
+        return self.norm_decoder(x), features
 
 
 def _attention(config: SaintConfig) -> CausalAttention:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from models.nets.layers import TimeForm
+from models.nets.layers.times import TimeForm
 from models.nets.saint import Saint, SaintConfig
 
 

@@ -17,21 +17,12 @@ from torch import Tensor, nn
 from models.contract.interaction import RIGHT
 from models.contract.masks import causal
 from models.nets.initialisation import initialise, t_fixup
-from models.nets.layers import (
-    AskedBy,
-    CausalAttention,
-    FeedForward,
-    Inputs,
-    Norm,
-    Places,
-    align_right,
-    asked,
-    asked_tables,
-    at_last,
-    norm_of,
-    set_mean,
-    shifted,
-)
+from models.nets.layers.asked import AskedBy, asked, asked_tables
+from models.nets.layers.attention import CausalAttention
+from models.nets.layers.feed_forward import FeedForward
+from models.nets.layers.norm import Norm, norm_of
+from models.nets.layers.places import Inputs, Places, align_right, at_last, shifted
+from models.nets.layers.skills import set_mean
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +64,7 @@ class Sakt(nn.Module):
         self.layers = nn.ModuleList(SaktLayer(config) for _ in range(config.layers))
         self.drop = nn.Dropout(config.dropout)
         self.read_out = nn.Linear(width, 1)
-        initialise(self, before_relu="kaiming" if config.norm == "layer" else "xavier")
+        initialise(self, norm=config.norm)
         nn.init.normal_(self.start, std=width**-0.5)
         if config.norm == "t_fixup":
             asked_by = (self.question, self.skills)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -16,10 +16,8 @@ from models.contract.counts import OF_QUESTION, OF_SKILLS
 from models.contract.interaction import FIRST, UNSEEN
 from models.contract.window import MISSING_S, Window, collate
 from models.datasets.encoded import EncodedUser
-from models.evaluation.predictions import tensors
+from models.evaluation.predictions import Item, groups, tensors
 from models.training.config import FitConfig
-
-Item = TypeVar("Item")
 
 _LEAST_STEPS = 32  # an epoch
 _LEAST_PLACES = 512  # a step
@@ -120,11 +118,6 @@ def _batched(
 ) -> Iterator[list[Item]]:
     """Cut items of like length into batches of at most `places` padded places, in random order."""
     order = sorted(range(len(items)), key=lambda i: (lengths[i], rng.random()))
-    groups: list[list[int]] = [[]]
-    for i in order:
-        if groups[-1] and lengths[i] * (len(groups[-1]) + 1) > places:
-            groups.append([])
-        groups[-1].append(i)
-    for g in rng.permutation(len(groups)):
-        if groups[g]:
-            yield [items[i] for i in groups[g]]
+    batches = list(groups(order, lambda i: lengths[i], places))
+    for g in rng.permutation(len(batches)):
+        yield [items[i] for i in batches[g]]

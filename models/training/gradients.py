@@ -31,7 +31,8 @@ from models.datasets.known import open_dataset
 from models.datasets.simulator import simulate
 from models.datasets.split import SplitConfig
 from models.nets import build
-from models.nets.layers import Inputs, Norm
+from models.nets.layers.norm import Norm
+from models.nets.layers.places import Inputs
 from models.training.batches import Batch, stretches
 from models.training.config import FitConfig
 from models.training.losses import answer_loss

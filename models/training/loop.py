@@ -18,6 +18,7 @@ from models.datasets.encoded import EncodedUser
 from models.evaluation.metrics import auc
 from models.evaluation.predictions import predict
 from models.evaluation.run import PROGRESS
+from models.nets.layers.places import Inputs
 from models.training import batches, checkpoint
 from models.training.config import FitConfig, TrainingConfig
 from models.training.losses import answer_loss, reconstruction, waviness
@@ -146,12 +147,12 @@ def _losses(network: Any, batch: batches.Batch, settings: FitConfig) -> tuple[Te
     loss = answers + _start_penalty(places.logit, batch, settings)
     knowledge = places.knowledge_logit
     if knowledge is not None and knowledge.shape[1] > 1:
-        skills, mask = batch.inputs[1], batch.inputs[5]
+        inputs = Inputs(*batch.inputs)
         if settings.reconstruct:
-            again = reconstruction(knowledge, skills, batch.right, mask)
+            again = reconstruction(knowledge, inputs.skills, batch.right, inputs.mask)
             loss = loss + settings.reconstruct * again
         if settings.waviness_l1 or settings.waviness_l2:
-            l1, l2 = waviness(knowledge, mask)
+            l1, l2 = waviness(knowledge, inputs.mask)
             loss = loss + settings.waviness_l1 * l1 + settings.waviness_l2 * l2
     return loss, answers
 

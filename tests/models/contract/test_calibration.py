@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.contract.calibration import Calibration, logit_of, shares
+from models.contract.calibration import Calibration, shares
+from models.contract.logit import logit_of
 
 KNOTS = (0, 2, 8)
 MAPS = st.builds(

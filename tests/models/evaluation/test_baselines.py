@@ -46,6 +46,16 @@ def test_the_floor_multiplies_the_odds_of_question_and_user():
     np.testing.assert_allclose(p / (1 - p), expected)
 
 
+def test_a_training_set_of_right_answers_alone_gives_a_chance():
+    """Certainty has no log odds: they are held finite."""
+    train = [user_of([QUESTION_A] * 3, [[2]] * 3, [1, 1, 1])]
+    test = [user_of([QUESTION_A, UNSEEN], [[2]] * 2, [0, 1])]
+
+    (p,) = question_user_mean(train, [], test)
+
+    np.testing.assert_allclose(p, [1, 5 / 6], atol=1e-6)
+
+
 @st.composite
 def users(draw):
     """Users whose answers come in bundles of one to three."""

@@ -4,13 +4,14 @@ import numpy as np
 import pytest
 
 from models.contract.artifact import WindowRule
-from models.contract.calibration import Calibration
+from models.contract.calibration import Calibration, shares
 from models.datasets.encoded import encode
 from models.datasets.simulator import simulate
 from models.evaluation.calibration import (
     FIRST_ROWS,
     KNOTS,
     LEAST_SCALE,
+    RIDGE,
     answers_shown,
     drawn_rows,
     fit,
@@ -63,6 +64,23 @@ def test_no_other_map_has_less_log_loss():
             shifts=tuple((np.array(fitted.shifts) + rng.normal(0, 0.05, 6)).tolist()),
         )
         assert log_loss(right, moved.apply_to_p(p, shown)) > least
+
+
+@pytest.mark.parametrize("factor", [2.0, -1.0])
+def test_the_minimum_is_met_to_a_millionth(factor):
+    """A step of Newton's method from there moves nothing that may move."""
+    logit, right, shown = honest(20_000)
+    fitted = fit(factor * logit, right, shown)
+    share = shares(shown, fitted.knots)
+    features = np.concatenate([share * factor * logit[:, None], share], axis=1)
+    at = np.array([*fitted.scales, *fitted.shifts])
+    p = 1 / (1 + np.exp(-features @ at))
+    slope = features.T @ (p - right) + RIDGE * (at - np.repeat([1.0, 0.0], 6))
+    bend = (features * (p * (1 - p))[:, None]).T @ features + RIDGE * np.eye(12)
+    free = at != LEAST_SCALE
+
+    assert free.sum() == (12 if factor > 0 else 6)
+    assert np.abs(np.linalg.solve(bend[np.ix_(free, free)], slope[free])).max() < 1e-6
 
 
 def test_knots_that_few_answers_reach_stay_near_identity_and_unreached_ones_are_left_out():

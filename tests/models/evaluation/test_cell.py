@@ -161,9 +161,23 @@ def test_a_run_is_measured_as_a_cell_if_it_is_of_that_fold(
 
     assert main(line) == 0
     assert figures(tmp_path, "ensemble")["auc"] == figures(whole)["auc"]
+    assert "--folds 5 --of tiny/fold-5`" in (tmp_path / "page.md").read_text()
     line[line.index("5")] = "1"
     assert main(line) == 1
     assert "has train = [2, 3, 4]" in " ".join(capfd.readouterr().err.split())
+
+
+def test_what_was_measured_is_named_from_the_working_directory_on(
+    learners, recipes, whole, tmp_path, monkeypatch
+):
+    """The command in the table can be given again, in any checkout."""
+    shutil.copytree(whole / "runs", tmp_path / "runs")
+    monkeypatch.setenv("PYTHONPATH", str(Path.cwd()))
+    monkeypatch.chdir(tmp_path)
+    run = Path("runs") / "statics2011" / "tiny" / "fold-5"
+
+    assert main(arguments(learners, recipes, tmp_path, "--of", str(run), model="ensemble")) == 0
+    assert figures(tmp_path, "ensemble")["of"] == str(run)
 
 
 @pytest.mark.parametrize("model", ["global_mean", "logistic_counts"])

@@ -29,19 +29,18 @@ def run(measured, tmp_path):
     return shutil.copytree(measured, tmp_path / "run")
 
 
-def test_the_figures_are_of_calibrated_probabilities_and_the_others_stand_beside(run):
+def test_the_figures_are_of_calibrated_probabilities(run):
+    """What ECE and bins were without it stands beside."""
     content = json.loads((run / METRICS).read_text())
-    before, after = content["uncalibrated"], content
+    ece, bins = content["calibration"]["ece"], content["calibration"]["reliability"]
 
     assert content["calibration"]["fitted_on"]["split"] == "validation"
-    assert before["all"]["answers"] == after["all"]["answers"]
-    assert before["all"]["log_loss"] != after["all"]["log_loss"]
-    for when, figures in (("before", before), ("after", after)):
-        ece = content["calibration"]["ece"][when]
-        assert ece["all"] == pytest.approx(figures["all"]["ece"]["value"], abs=1e-5)
-        bins = content["calibration"]["reliability"][when]
-        assert sum(answers for _, _, answers in bins["all"]) == figures["all"]["answers"]
-        assert bins.keys() == {"all", *figures["by_history_length"]}
+    assert ece["after"]["all"] == pytest.approx(content["all"]["ece"]["value"], abs=1e-5)
+    assert ece["before"]["all"] != ece["after"]["all"]
+    assert bins["after"]["all"] == content["reliability"]
+    for when in ("before", "after"):
+        assert sum(answers for _, _, answers in bins[when]["all"]) == content["all"]["answers"]
+        assert bins[when].keys() == {"all", *content["by_history_length"]}
 
 
 @pytest.mark.parametrize("part", [["--split", "validation"], ["--users", "2"]])
@@ -62,7 +61,7 @@ def test_a_part_of_an_uncalibrated_run_is_the_network_s_own(run, tmp_path):
     out = tmp_path / "out.json"
 
     assert main([str(run), "--split", "validation", "--rounds", "2", "--out", str(out)]) == 0
-    assert "uncalibrated" not in json.loads(out.read_text())
+    assert "calibration" not in json.loads(out.read_text())
     assert not (run / CALIBRATION).exists()
 
 

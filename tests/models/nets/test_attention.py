@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from models.contract.masks import causal, causal_in_rows, key_padding, last_query, per_head
-from models.nets.layers import Attention
+from models.nets.layers.attention import Attention
 
 HEADS, WIDTH, LENGTHS = 4, 16, np.array([5, 2, 3])
 SHAPES = {

@@ -12,7 +12,8 @@ from models.datasets.encoded import encode
 from models.datasets.simulator import simulate
 from models.nets import build
 from models.nets.initialisation import decoder_factor, encoder_factor, fixup, initialise, t_fixup
-from models.nets.layers import Attention, FeedForward, FixupBranch
+from models.nets.layers.attention import Attention
+from models.nets.layers.feed_forward import FeedForward, FixupBranch
 from models.training.batches import stretches
 from models.training.config import FitConfig
 from models.training.losses import answer_loss
@@ -44,12 +45,12 @@ class Rise(nn.Module):
         return torch.relu(self.rise(x))
 
 
-@pytest.mark.parametrize(("before_relu", "keeps"), [("kaiming", True), ("xavier", False)])
-def test_kaiming_keeps_the_scale_through_relus(before_relu, keeps):
+@pytest.mark.parametrize(("norm", "keeps"), [("layer", True), ("t_fixup", False), ("none", False)])
+def test_kaiming_keeps_the_scale_through_relus(norm, keeps):
     """Thirty of them; Xavier, made for what is even around zero, loses half a variance in each."""
     torch.manual_seed(0)
     stack = nn.Sequential(*(Rise(256) for _ in range(30)))
-    initialise(stack, before_relu=before_relu)
+    initialise(stack, norm=norm)
 
     forward, back = through(stack, torch.randn(128, 256))
 
