@@ -5,7 +5,7 @@ Every check raises `ParityFailed`; what fails here is never published.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,6 +26,7 @@ from models.evaluation.run import Run
 BATCHES = (1, 2, 3, 7, 32)
 LENGTHS = (1, 2, 7, 50, 200, 1728)
 SIDES: tuple[Side, ...] = ("right", "left")
+STEPS = 50
 TOLERANCE = 1e-5  # on probabilities
 
 Arrays = dict[str, NDArray[Any]]
@@ -49,7 +50,11 @@ def check_sequence(run: Run, path: Path, ports: Graph) -> dict[str, Any]:
     largest, cases = 0.0, 0
     for case in grid(run):
         found = dict(
-            zip([p.name for p in ports.outputs], session.run(None, case.batch), strict=True)
+            zip(
+                [p.name for p in ports.outputs],
+                session.run(None, _read(session, case.batch)),
+                strict=True,
+            )
         )
         largest = max(largest, _difference(case, found, case.batch["mask"].shape))
         cases += 1
@@ -63,28 +68,30 @@ def check_sequence(run: Run, path: Path, ports: Graph) -> dict[str, Any]:
     }
 
 
-def check_step(run: Run, path: Path, ports: Graph) -> dict[str, Any]:
-    """Fold a step graph over histories and compare with the network's own pass over them."""
-    check_axes(path, ports)
-    session = _session(path)
+def check_state(run: Run, step: Path, ask: Path, graphs: Mapping[str, Graph]) -> dict[str, Any]:
+    """Fold a step graph over histories, ask at every place, and compare with whole windows."""
+    check_axes(step, graphs["step"])
+    check_axes(ask, graphs["ask"])
+    stepping, asking = _session(step), _session(ask)
+    outputs = [p.name for p in graphs["ask"].outputs]
     rng = np.random.default_rng(1)
-    largest, folded = 0.0, 0
+    largest, asked = 0.0, 0
     for rows in (1, 3):
-        history = drawn_windows(run, rng, [51] * rows)
-        batch = collate(history)
+        batch = collate(drawn_windows(run, rng, [STEPS + 1] * rows))
         state = np.repeat(start_state(run)[None], rows, axis=0)
-        for place in range(50):  # the 51st place is the query
+        for place in range(STEPS + 1):
             one = {n: batch[n][:, place] for n in batch if n != "mask"}
-            answers = np.full(rows, place + 1)
-            state, knowledge = session.run(None, {"state": state, **one, "answers": answers})
-            upto = {n: a[:, : place + 2].copy() for n, a in batch.items()}
-            upto["lag_s"][:, -1] = MISSING_S  # a step knows of no question asked after it
-            if place in (0, 1, 24, 49):
-                case = Case(upto, {"knowledge_state": answer(run, upto)["knowledge_state"]})
-                gap = _difference(case, {"knowledge_state": knowledge}, (rows, place + 1))
-                largest = max(largest, gap)
-                folded += 1
-    return {"cases": folded, "steps": 50, "largest_difference": largest, "tolerance": TOLERANCE}
+            one |= {"state": state, "answers": np.full(rows, place)}
+            if place in (0, 1, 2, STEPS // 2, STEPS):
+                window = _upto(batch, place)
+                query = one | {n: window[n][:, place] for n in ("response", "elapsed_s")}
+                found = asking.run(outputs, _read(asking, query))
+                case = Case(window, answer(run, window))
+                found_by_name = dict(zip(outputs, found, strict=True))
+                largest = max(largest, _difference(case, found_by_name, (rows, place + 1)))
+                asked += 1
+            state = stepping.run(["next_state"], _read(stepping, one))[0]
+    return {"cases": asked, "steps": STEPS, "largest_difference": largest, "tolerance": TOLERANCE}
 
 
 def check_axes(path: Path, ports: Graph) -> None:
@@ -184,6 +191,19 @@ def _difference(case: Case, found: Arrays, shape: tuple[int, ...]) -> float:
             raise ParityFailed(f"{name} is {gap:.2e} off for windows {shape}; allowed {TOLERANCE}")
         largest = max(largest, gap)
     return largest
+
+
+def _upto(batch: Arrays, place: int) -> Arrays:
+    """Return whole windows cut after a place, which becomes their query."""
+    window = {n: a[:, : place + 1].copy() for n, a in batch.items()}
+    window["response"][:, place] = UNKNOWN
+    window["elapsed_s"][:, place] = MISSING_S
+    return window
+
+
+def _read(session: onnxruntime.InferenceSession, arrays: Arrays) -> Arrays:
+    """Return of `arrays` what a graph reads."""
+    return {port.name: arrays[port.name] for port in session.get_inputs()}
 
 
 def _session(path: Path) -> onnxruntime.InferenceSession:

@@ -18,13 +18,12 @@ import numpy as np
 
 from export import parity
 from export.card import card
-from export.to_onnx import OPSET, graph_of
+from export.to_onnx import OPSET, graph_of, ports_of
 from models.contract.artifact import (
     CARD,
     GOLDEN,
     MANIFEST,
     START,
-    STEP,
     VOCABULARY,
     Graph,
     Manifest,
@@ -51,22 +50,18 @@ def publish(folder: Path, out: Path, say: Say = print) -> Manifest:
     run = open_run(folder)
     metrics, calibration = _metrics(run)
     with _staged(out) as stage:
-        graphs, report = {}, {}
-        for name, check in (("sequence", parity.check_sequence), ("step", parity.check_step)):
+        graphs: dict[str, Graph] = {}
+        for name in ("sequence", "step", "ask"):
             try:
                 _, ports, _ = graph_of(run, name)
             except ValueError:
                 continue  # this network has no state
             say(f"exporting {ports.file}")
             export_apart(folder, name, stage / ports.file)
-            say(f"proving {ports.file} against the network")
-            report[name] = check(run, stage / ports.file, ports)
-            say(
-                f"  {report[name]['cases']} cases, largest difference "
-                f"{report[name]['largest_difference']:.1e}"
-            )
-            graphs[name] = ports
-        if STEP in [g.file for g in graphs.values()]:
+            graphs[name] = ports_of(stage / ports.file, ports)
+        report = {"sequence": _proved(say, run, stage, graphs, "sequence")}
+        if "step" in graphs:
+            report["state"] = _proved(say, run, stage, graphs, "step", "ask")
             np.save(stage / START, parity.start_state(run))
         run.vocabulary.save(stage / VOCABULARY)
         _save_golden(stage / GOLDEN, parity.golden(run))
@@ -87,6 +82,18 @@ def export_apart(folder: Path, name: str, path: Path) -> None:
     )
     if done.returncode or not path.is_file():
         raise ExportFailed(f"{name} could not be exported:\n{done.stderr[-4000:]}")
+
+
+def _proved(say: Say, run: Run, stage: Path, graphs: dict[str, Graph], *names: str) -> Any:
+    """Compare graphs with the network; return what was run."""
+    files = [graphs[n].file for n in names]
+    say(f"proving {' and '.join(files)} against the network")
+    if names == ("sequence",):
+        found = parity.check_sequence(run, stage / files[0], graphs["sequence"])
+    else:
+        found = parity.check_state(run, stage / files[0], stage / files[1], graphs)
+    say(f"  {found['cases']} cases, largest difference {found['largest_difference']:.1e}")
+    return found
 
 
 @contextmanager

@@ -12,6 +12,8 @@ import argparse
 import logging
 import sys
 import warnings
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from export.calibrated import Calibrated
-from models.contract.artifact import SEQUENCE, STEP, Graph, Port
+from models.contract.artifact import ASK, SEQUENCE, STEP, Graph, Port
 from models.contract.calibration import Calibration
 from models.contract.window import INPUTS
 from models.evaluation.run import Run, open_run
@@ -54,53 +56,69 @@ class SequenceGraph(nn.Module):
 
 
 class StepGraph(nn.Module):
-    """A state and one answered place -> the next state, and the knowledge state (B, S) after it."""
+    """A state and one answered place -> the state after it."""
+
+    def __init__(self, network: Any) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        """Take the state, then the tensors of `INPUTS` without sequence axis or `mask`."""
+        state, *one = inputs
+        return self.network.step(state, *_as_one_place(one))  # type: ignore[no-any-return]
+
+
+class AskGraph(nn.Module):
+    """A state and a query -> what a `SequenceGraph` gives, from all that the state has seen."""
 
     def __init__(self, network: Any, calibration: Calibration) -> None:
         super().__init__()
         self.network = network
         self.calibrated = Calibrated(calibration)
 
-    def forward(self, *inputs: Tensor) -> tuple[Tensor, Tensor]:
-        """Take the state, then the tensors of `INPUTS` without sequence axis or `mask`.
-
-        And last the number of answers folded in, this one counted.
-        """
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        """Take the state, the query's tensors as a step's, and the number of answers in it."""
         state, *one, answers = inputs
-        places = {name: t[:, None] for name, t in zip(_of_one_place(), one, strict=True)}
-        places["mask"] = torch.ones_like(places["question"], dtype=torch.bool)
-        state, knowledge = self.network.step(state, *(places[name] for name in INPUTS))
-        return state, torch.sigmoid(self.calibrated(knowledge, answers))
+        logits = self.network.ask(state, *_as_one_place(one))
+        return tuple(torch.sigmoid(self.calibrated(logit, answers)) for logit in logits)
 
 
 def graph_of(run: Run, name: str) -> tuple[nn.Module, Graph, tuple[Tensor, ...]]:
-    """Return the module to trace, the ports its file must have, and example inputs.
+    """Return the module to trace, the ports its file may have, and example inputs.
 
-    `name` is "sequence" or "step"; raises `ValueError` where the network has no such graph.
+    `name` is "sequence", "step" or "ask"; raises `ValueError` where the network has no such graph.
     """
     inputs = [Port(name=n, dtype=d.__name__.rstrip("_"), axes=a) for n, (d, a) in INPUTS.items()]
-    states = run.vocabulary.n_skills - 1  # PAD has no column
-    knowledge = Port(name="knowledge_state", dtype="float32", axes=("batch", states))
+    outputs = [Port(name="p_correct", dtype="float32", axes=("batch",))]
+    if hasattr(run.network, "with_knowledge"):
+        states = run.vocabulary.n_skills - 1  # PAD has no column
+        outputs.append(Port(name="knowledge_state", dtype="float32", axes=("batch", states)))
     if name == "sequence":
-        outputs = [Port(name="p_correct", dtype="float32", axes=("batch",))]
-        if hasattr(run.network, "with_knowledge"):
-            outputs.append(knowledge)
         ports = Graph(file=SEQUENCE, inputs=tuple(inputs), outputs=tuple(outputs))
         return SequenceGraph(run.network, run.calibration), ports, _example(ports)
-    if name == "step" and hasattr(run.network, "start_state"):
-        start = run.network.start_state()
-        dtype = str(start.dtype).removeprefix("torch.")
-        state = Port(name="state", dtype=dtype, axes=("batch", *start.shape))
-        one = [
-            Port(name=p.name, dtype=p.dtype, axes=tuple(a for a in p.axes if a != "sequence"))
-            for p in inputs
-            if p.name in _of_one_place()
-        ]
+    if name not in ("step", "ask") or not hasattr(run.network, "start_state"):
+        raise ValueError(f"{run.kind} has no graph {name!r}")
+    start = run.network.start_state()
+    dtype = str(start.dtype).removeprefix("torch.")
+    state = Port(name="state", dtype=dtype, axes=("batch", *start.shape))
+    one = [
+        Port(name=p.name, dtype=p.dtype, axes=tuple(a for a in p.axes if a != "sequence"))
+        for p in inputs
+        if p.name in _of_one_place()
+    ]
+    if name == "step":
         next_state = Port(name="next_state", dtype=dtype, axes=state.axes)
-        answers = Port(name="answers", dtype="int64", axes=("batch",))
-        ports = Graph(file=STEP, inputs=(state, *one, answers), outputs=(next_state, knowledge))
-        return StepGraph(run.network, run.calibration), ports, _example(ports)
-    raise ValueError(f"{run.kind} has no graph {name!r}")
+        ports = Graph(file=STEP, inputs=(state, *one), outputs=(next_state,))
+        return StepGraph(run.network), ports, _example(ports)
+    answers = Port(name="answers", dtype="int64", axes=("batch",))
+    ports = Graph(file=ASK, inputs=(state, *one, answers), outputs=tuple(outputs))
+    return AskGraph(run.network, run.calibration), ports, _example(ports)
+
+
+def ports_of(path: Path, ports: Graph) -> Graph:
+    """Return those ports that the file at `path` has: an input that nobody reads is left out."""
+    names = {v.name for v in onnx.load(str(path), load_external_data=False).graph.input}
+    return replace(ports, inputs=tuple(p for p in ports.inputs if p.name in names))
 
 
 def export(run: Run, name: str, path: Path) -> None:
@@ -127,8 +145,16 @@ def export(run: Run, name: str, path: Path) -> None:
         raise RuntimeError(f"torch gave no graph for {name}")
     model = program.model_proto
     _name_axes(model, ports)
+    _drop_unread(model)
     onnx.checker.check_model(model, full_check=True)
     onnx.save(model, str(path))
+
+
+def _as_one_place(tensors: Sequence[Tensor]) -> list[Tensor]:
+    """Return the tensors of one place each as a network reads them: with a sequence axis of 1."""
+    places = {n: t[:, None] for n, t in zip(_of_one_place(), tensors, strict=True)}
+    places["mask"] = torch.ones_like(places["question"], dtype=torch.bool)
+    return [places[name] for name in INPUTS]
 
 
 def _of_one_place() -> list[str]:
@@ -173,11 +199,19 @@ def _name_axes(model: onnx.ModelProto, ports: Graph) -> None:
     model.CopyFrom(onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True))
 
 
+def _drop_unread(model: onnx.ModelProto) -> None:
+    """Take out the inputs that no node reads: a server need not make them."""
+    read = {name for node in model.graph.node for name in node.input}
+    kept = [v for v in model.graph.input if v.name in read]
+    model.graph.ClearField("input")
+    model.graph.input.extend(kept)
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Export one graph by the command line."""
     parser = argparse.ArgumentParser(prog="python -m export.to_onnx", description=__doc__)
     parser.add_argument("run", type=Path)
-    parser.add_argument("graph", choices=("sequence", "step"))
+    parser.add_argument("graph", choices=("sequence", "step", "ask"))
     parser.add_argument("out", type=Path)
     given = parser.parse_args(arguments)
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)

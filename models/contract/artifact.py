@@ -3,7 +3,8 @@
 artifacts/<model>/<version>/
     manifest.json     everything below, with the SHA-256 of every other file
     sequence.onnx     windows -> p_correct (and knowledge_state)
-    step.onnx         one interaction and a state -> the next state; only where a model has one
+    step.onnx         a state and one interaction -> the next state; only where a model has one
+    ask.onnx          a state and a query -> p_correct (and knowledge_state); beside step.onnx
     start.npy         the state before any answer, beside step.onnx
     vocabulary.json   outside ids <-> integers
     golden.npz        windows with the probabilities the network gave them when it was exported
@@ -23,7 +24,7 @@ from typing import Any, Self, get_origin, get_type_hints
 from models.contract.calibration import Calibration
 
 FORMAT = 1
-MANIFEST, SEQUENCE, STEP = "manifest.json", "sequence.onnx", "step.onnx"
+MANIFEST, SEQUENCE, STEP, ASK = "manifest.json", "sequence.onnx", "step.onnx", "ask.onnx"
 VOCABULARY, GOLDEN, CARD = "vocabulary.json", "golden.npz", "card.md"
 START = "start.npy"
 
@@ -67,7 +68,7 @@ class Manifest:
     version: str
     network: str  # its name in the registry of networks
     config: Mapping[str, Any]  # the network's own configuration
-    graphs: Mapping[str, Graph]  # "sequence", and "step" where the model has a state
+    graphs: Mapping[str, Graph]  # "sequence"; "step" and "ask" where the model has a state
     window: WindowRule
     vocabulary: str  # fingerprint
     n_questions: int  # PAD and UNSEEN not counted

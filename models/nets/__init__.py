@@ -3,7 +3,7 @@
 Every network takes the tensors of `models.contract.window.INPUTS`, in that order, and returns the
 logit (B,) of the last real place. One whose `is_causal` is true answers at every place as well. One
 that says something of every skill has `with_knowledge`; one that carries a state from answer to
-answer has `start_state` and `step` besides, and a step graph is exported of it.
+answer has `start_state`, `step` and `ask` besides, and a graph is exported of each of the two.
 """
 
 from __future__ import annotations

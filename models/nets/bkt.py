@@ -180,11 +180,8 @@ class BKT(nn.Module):
         """
         return self.prior.double()
 
-    def step(self, state: Tensor, *inputs: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the state (B, S) after the answers of one place, and its knowledge as logits.
-
-        `inputs` have one place, all of them real.
-        """
+    def step(self, state: Tensor, *inputs: Tensor) -> Tensor:
+        """Return the state (B, S) after the answers of one place, all real."""
         batch = Inputs(*inputs)
         column = torch.arange(1, self.config.n_skills, device=state.device)
         touched = (batch.skills.squeeze(1)[:, :, None] == column).any(dim=1)  # (B, S)
@@ -193,8 +190,12 @@ class BKT(nn.Module):
         speaks = known - unknown  # (WRONG+RIGHT, S)
         told = state + torch.where(batch.response == RIGHT, speaks[RIGHT], speaks[WRONG])
         after = torch.logaddexp(told + keep, learn) - torch.logaddexp(told + forget, stay)
-        state = torch.where(touched, after, state)
-        return state, self._correct_logit(state.to(self.prior.dtype))
+        return torch.where(touched, after, state)
+
+    def ask(self, state: Tensor, *inputs: Tensor) -> tuple[Tensor, Tensor]:
+        """Return what `with_knowledge` does, from the state before one place, the query."""
+        knowledge = self._correct_logit(state.to(self.prior.dtype))
+        return self.pool(knowledge, Inputs(*inputs).skills.squeeze(1)), knowledge
 
     @staticmethod
     def pool(knowledge: Tensor, skills: Tensor) -> Tensor:

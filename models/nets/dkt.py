@@ -77,13 +77,15 @@ class DKT(nn.Module):
         """Return the state before any answer, (2, layers, hidden)."""
         return self.recurrence.start
 
-    def step(self, state: Tensor, *inputs: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the state (B, 2, layers, hidden) after the answers of one place.
+    def step(self, state: Tensor, *inputs: Tensor) -> Tensor:
+        """Return the state (B, 2, layers, hidden) after the answers of one place, all real."""
+        return self.recurrence.step(self.embed(Inputs(*inputs)).squeeze(1), state)
 
-        And the knowledge state then, as logits (B, S). `inputs` have one place, all of them real.
-        """
-        state = self.recurrence.step(self.embed(Inputs(*inputs)).squeeze(1), state)
-        return state, self.read_out(state[:, 0, -1])
+    def ask(self, state: Tensor, *inputs: Tensor) -> tuple[Tensor, Tensor]:
+        """Return what `with_knowledge` does, from the state before one place, the query."""
+        query = Inputs(*inputs)
+        knowledge = self.read_out(self._faded(state[:, None, 0, -1], query))  # (B, 1, S)
+        return self.pool(knowledge, query.skills).squeeze(1), knowledge.squeeze(1)
 
     @staticmethod
     def pool(knowledge: Tensor, skills: Tensor) -> Tensor:

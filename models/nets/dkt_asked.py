@@ -86,6 +86,23 @@ class DKTAsked(nn.Module):
         features = self.counts.read(batch.counts)
         return self._states(batch, features), self._asked(batch, features), features
 
+    def start_state(self) -> Tensor:
+        """Return the state before any answer, (2, layers, hidden)."""
+        return self.recurrence.start
+
+    def step(self, state: Tensor, *inputs: Tensor) -> Tensor:
+        """Return the state (B, 2, layers, hidden) after the answers of one place, all real."""
+        batch = Inputs(*inputs)
+        heard = self._heard(batch, self.counts.read(batch.counts))
+        return self.recurrence.step(heard.squeeze(1), state)
+
+    def ask(self, state: Tensor, *inputs: Tensor) -> tuple[Tensor]:
+        """Return the logit (B,) of one place, the query, from the state before it."""
+        query = Inputs(*inputs)
+        features = self.counts.read(query.counts)
+        state = state[:, None, 0, -1]  # (B, 1, hidden)
+        return (self._answer(state, self._asked(query, features), features).squeeze(1),)
+
     def _asked(self, batch: Inputs, features: Tensor) -> Tensor:
         """Return (B, L, D): what is known of each question before its answer."""
         x = asked(batch, self.question, self.skills)
@@ -93,6 +110,10 @@ class DKTAsked(nn.Module):
 
     def _states(self, batch: Inputs, features: Tensor) -> Tensor:
         """Return (B, L, hidden): the state before each place, the learned start first."""
+        return self.recurrence.states_before(self.drop_embedding(self._heard(batch, features)))
+
+    def _heard(self, batch: Inputs, features: Tensor) -> Tensor:
+        """Return (B, L, D): what the recurrence reads of each answer."""
         joint = batch.skills * N_RESPONSES + batch.response[..., None]
         x = set_mean(self.answered(joint), batch.skills)
         if self.question is not None:
@@ -103,7 +124,7 @@ class DKTAsked(nn.Module):
             right, wrong = batch.response == RIGHT, batch.response == WRONG
             sign = (right.to(features.dtype) - wrong.to(features.dtype))[..., None]
             x = x + self.of_answer(torch.cat([features, sign * features], dim=-1))
-        return self.recurrence.states_before(self.drop_embedding(x))
+        return x  # type: ignore[no-any-return]
 
     def _answer(self, state: Tensor, query: Tensor, features: Tensor) -> Tensor:
         """(..., hidden), (..., D), (..., features) -> (...)."""

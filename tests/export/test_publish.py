@@ -78,7 +78,8 @@ def test_batch_and_sequence_are_dynamic_in_every_graph(exported):
     """In the file itself, not only in what is said of it."""
     _, folder = exported
     manifest = Manifest.load(folder)
-    assert ("step" in manifest.graphs) == (manifest.network in {"bkt", "dkt"})
+    has_state = manifest.network in {"bkt", "dkt", "dkt_asked"}
+    assert set(manifest.graphs) == {"sequence"} | ({"step", "ask"} if has_state else set())
     for graph in manifest.graphs.values():
         for node in onnx.load(folder / graph.file).graph.input:
             axes = [d.dim_param for d in node.type.tensor_type.shape.dim]
@@ -159,25 +160,40 @@ def test_a_row_that_is_all_padding_harms_no_other_in_a_graph(exported):
         assert np.isfinite(together[name]).all()
 
 
-def test_steps_folded_over_a_history_give_the_sequence(exported):
+def test_a_question_asked_of_folded_steps_is_answered_as_the_sequence_would(exported):
     """Where a model has a state."""
     run, folder = exported
     if "step" not in Manifest.load(folder).graphs:
         assert not (folder / "step.onnx").exists()
         return
     trained = open_run(run)
-    sequence = onnxruntime.InferenceSession(folder / "sequence.onnx")
-    step = onnxruntime.InferenceSession(folder / "step.onnx")
+    sequence, step, ask = (
+        onnxruntime.InferenceSession(folder / f"{name}.onnx") for name in ("sequence", "step", "ask")
+    )
     batch = drawn(trained.vocabulary, np.random.default_rng(3), [25, 25], "right")
     state = np.repeat(np.load(folder / "start.npy")[None], 2, axis=0)
     for place in range(25):
-        row = {n: batch[n][:, place] for n in INPUTS if n != "mask"}
-        row |= {"state": state, "answers": np.full(2, place + 1)}
-        state, knowledge = step.run(None, {i.name: row[i.name] for i in step.get_inputs()})
+        row = {n: batch[n][:, place] for n in INPUTS if n != "mask"} | {"state": state}
+        (state,) = step.run(None, {i.name: row[i.name] for i in step.get_inputs()})
+    query = {n: batch[n][:, 25] for n in INPUTS if n != "mask"}
+    query |= {"state": state, "answers": np.full(2, 25)}
 
-    names = [i.name for i in sequence.get_inputs()]
-    expected = sequence.run(["knowledge_state"], {n: batch[n] for n in names})[0]
-    np.testing.assert_allclose(knowledge, expected, atol=1e-5)
+    found = ask.run(None, {i.name: query[i.name] for i in ask.get_inputs()})
+
+    expected = sequence.run(None, {i.name: batch[i.name] for i in sequence.get_inputs()})
+    assert [o.name for o in ask.get_outputs()] == [o.name for o in sequence.get_outputs()]
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-5)
+
+
+def test_a_graph_has_no_input_that_it_does_not_read(exported):
+    """A server would have to make it."""
+    _, folder = exported
+    for graph in Manifest.load(folder).graphs.values():
+        model = onnx.load(folder / graph.file).graph
+        read = {name for node in model.node for name in node.input}
+        assert [port.name for port in graph.inputs] == [v.name for v in model.input]
+        assert {v.name for v in model.input} <= read
 
 
 def test_the_card_is_for_people(exported):
