@@ -18,7 +18,7 @@ from app.errors import TracerError
 from app.meters import EngineMeter
 from app.service import Tracer
 from app.settings import Settings
-from app.store.opening import open_histories
+from app.store.opening import open_store
 from app.telemetry import Metrics
 
 log = logging.getLogger(__name__)
@@ -46,8 +46,12 @@ def create_app(settings: Settings) -> FastAPI:
                 engine = await stack.enter_async_context(
                     open_engine(settings, EngineMeter(metrics))
                 )
-                histories = await stack.enter_async_context(open_histories(settings))
-                tracer = Tracer(engine, histories, settings, metrics)
+                store = await stack.enter_async_context(
+                    open_store(
+                        settings, lambda result, n: metrics.states_kept.labels(result).inc(n)
+                    )
+                )
+                tracer = Tracer(engine, store.histories, store.states, settings, metrics)
                 EngineMeter(metrics).opened(
                     engine.provider.requested,
                     engine.provider.effective,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,14 +25,26 @@ from app.errors import (
 )
 from app.records import Answer, KeptAnswer, answers_of, members_of, records_of
 from app.settings import Settings
-from app.store.histories import Histories, Recorded
+from app.store.histories import Histories, Recorded, StoredHistory
+from app.store.states import Standing, StateRule, States
 from app.telemetry import Metrics
-from models.contract.interaction import FIRST, NO_KEY, UNKNOWN_MS, UNSEEN, Query, key_of
+from models.contract.interaction import (
+    FIRST,
+    INTERACTION,
+    NO_KEY,
+    UNKNOWN_MS,
+    UNSEEN,
+    Query,
+    key_of,
+)
 from models.contract.vocabulary import Vocabulary
 from models.contract.window import History, Window, window_of, window_start
 
 _DECIMALS = 7  # what a float32 holds
 _SETS_KEPT = 65_536
+
+NOBODYS = Query(question=UNSEEN, skills=(UNSEEN,))
+"""A question that no model knows."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,12 +134,15 @@ class Readiness:
 class _Past:
     """The interactions that predictions stand on, encoded once for each vocabulary."""
 
-    interactions: NDArray[np.void]  # INTERACTION
+    interactions: NDArray[np.void]  # INTERACTION, for models that keep no state
     dropped: int  # older ones, not in the array
     length: int  # kept, in the array or not
     sets: Mapping[int, Sequence[int]]  # members of the skill sets that no vocabulary knows
+    user_id: str | None = None  # None where the history came with the ask
+    standings: dict[str, Standing] = field(default_factory=dict)  # by model, of those that keep
     read: dict[str, History] = field(default_factory=dict)
     knowledge: asyncio.Task[Scored] | None = None
+    catching_up: dict[str, asyncio.Task[Scored]] = field(default_factory=dict)  # by model
 
     @property
     def is_empty(self) -> bool:
@@ -141,11 +156,21 @@ class _Past:
         return known
 
     def window(self, model: ServedModel, query: Query) -> Window:
+        """Return the model's window; of one that keeps a state, what the state has not seen."""
         rule = model.window
-        history = self.history(model.vocabulary)
-        return window_of(history, query, length=rule.length, cut=rule.cut)
+        standing = self.standings.get(model.name)
+        if standing is None:
+            history = self.history(model.vocabulary)
+            return window_of(history, query, length=rule.length, cut=rule.cut)
+        history = model.vocabulary.read(
+            standing.interactions, dropped=standing.first, sets=self.sets
+        )
+        window = window_of(history, query, length=rule.length, cut=rule.cut)
+        return window.tail(standing.new + 1)
 
     def is_truncated(self, model: ServedModel) -> bool:
+        if (standing := self.standings.get(model.name)) is not None:
+            return standing.start > 0
         total = self.dropped + len(self.interactions)
         return max(self.dropped, window_start(total, model.window.length, model.window.cut)) > 0
 
@@ -157,11 +182,18 @@ class Tracer:
     """
 
     def __init__(
-        self, engine: Engine, histories: Histories, settings: Settings, metrics: Metrics
+        self,
+        engine: Engine,
+        histories: Histories,
+        states: States,
+        settings: Settings,
+        metrics: Metrics,
     ) -> None:
         """Raise `ArtifactInvalid` where the default or the knowledge model cannot be had."""
         self._engine = engine
         self._histories = histories
+        self._states = states
+        self._rules = {m.name: _state_rule(m) for m in engine.models.values() if m.keeps_state}
         self._metrics = metrics
         self._kept = settings.history_max_items
         self._sets: dict[int, tuple[int, ...]] = {}
@@ -218,6 +250,12 @@ class Tracer:
 
         Asks of one user share one read of the store and one run of the knowledge model.
         """
+        needed: dict[str, dict[str, ServedModel]] = {}
+        for ask in asks:
+            if ask.history is None and ask.user_id is not None:
+                with suppress(ModelUnknown):  # it is told at its own place
+                    models = self._needed(ask, self._model(ask))
+                    needed.setdefault(ask.user_id, {}).update({m.name: m for m in models})
         reads: dict[str, asyncio.Task[_Past]] = {}
 
         async def one(ask: Ask) -> Prediction:
@@ -226,8 +264,10 @@ class Tracer:
                 past = await self._past(ask, self._needed(ask, model))
             else:
                 if ask.user_id not in reads:
-                    reads[ask.user_id] = asyncio.create_task(self._past(ask, self.models))
+                    models = [*needed[ask.user_id].values()]
+                    reads[ask.user_id] = asyncio.create_task(self._stored(ask.user_id, models))
                 past = await reads[ask.user_id]
+                await self._caught_up(model, past)
             return await self._predict(ask, model, past)
 
         done = await asyncio.gather(*map(one, asks), return_exceptions=True)
@@ -239,7 +279,7 @@ class Tracer:
     async def knowledge_state(self, user_id: str) -> KnowledgeState:
         """Return every skill's probability; a user never seen gets the network's start state."""
         model, vocabulary = self._knowledge, self._knowledge.vocabulary
-        past = await self._stored(user_id, self._kept, [model])
+        past = await self._stored(user_id, [model], whole=True)
         scored = await self._knowledge_of(past)
         touched = np.bincount(
             past.history(vocabulary).skills.ravel(), minlength=vocabulary.n_skills
@@ -324,7 +364,7 @@ class Tracer:
         if ask.history is None:
             if ask.user_id is None:
                 raise RequestInvalid("user_id is missing; give it, or a history of its own")
-            return await self._stored(ask.user_id, max(m.window.length for m in models), models)
+            return await self._stored(ask.user_id, models)
         records = records_of(ask.history)
         return _Past(
             interactions=records.interactions,
@@ -333,16 +373,36 @@ class Tracer:
             sets=_members(self._unknown_sets(records.interactions, models), records.texts),
         )
 
-    async def _stored(self, user_id: str, last: int, models: Sequence[ServedModel]) -> _Past:
+    async def _stored(
+        self, user_id: str, models: Sequence[ServedModel], *, whole: bool = False
+    ) -> _Past:
+        """Read what these models need of a user; with `whole`, all interactions kept as well."""
+        rules = {m.name: self._rules[m.name] for m in models if m.name in self._rules}
+        last = max((m.window.length for m in models if m.name not in rules), default=0)
         with self._metrics.stage("store_read"), self._watched():
-            stored = await self._histories.read(user_id, last)
-            sets = await self._named_sets(self._unknown_sets(stored.interactions, models))
+            stored, standings = await asyncio.gather(
+                self._newest(user_id, self._kept if whole else last),
+                asyncio.gather(*(self._states.stand(user_id, rule) for rule in rules.values())),
+            )
+            arrays = [stored.interactions, *(s.interactions for s in standings)]
+            unknown = set().union(*(self._unknown_sets(a, models) for a in arrays))
+            sets = await self._named_sets(unknown)
+        for name, standing in zip(rules, standings, strict=True):
+            self._metrics.states_found.labels(name, _found(standing)).inc()
         return _Past(
             interactions=stored.interactions,
             dropped=stored.dropped,
-            length=stored.length,
+            length=max([stored.length, *(s.kept for s in standings)]),
             sets=sets,
+            user_id=user_id,
+            standings=dict(zip(rules, standings, strict=True)),
         )
+
+    async def _newest(self, user_id: str, last: int) -> StoredHistory:
+        """Read nothing where nothing is wanted."""
+        if not last:
+            return StoredHistory(np.empty(0, INTERACTION), 0, 0)
+        return await self._histories.read(user_id, last)
 
     def _unknown_sets(
         self, interactions: NDArray[np.void], models: Sequence[ServedModel]
@@ -363,15 +423,13 @@ class Tracer:
         vocabulary = model.vocabulary
         asked_ms = UNKNOWN_MS if ask.asked_ms is None else ask.asked_ms
         query = vocabulary.query(ask.question_id, ask.skill_ids, asked_ms)
-        with self._metrics.stage("window"):
-            window = past.window(model, query)
         wanted = ask.knowledge_state is not False
         if wanted and model is not self._knowledge:
             scored, knowing = await asyncio.gather(
-                self._score(model, window), self._knowledge_of(past)
+                self._score(model, query, past), self._knowledge_of(past)
             )
         else:
-            scored = knowing = await self._score(model, window)
+            scored = knowing = await self._score(model, query, past)
         unseen = _unseen_of(ask, query, vocabulary)
         state = None
         if wanted:
@@ -394,18 +452,46 @@ class Tracer:
     async def _knowledge_of(self, past: _Past) -> Scored:
         """Run the knowledge model once a past, however many asks share it."""
         if past.knowledge is None:
-            # The vector speaks of the state before any question: this one is nobody's.
-            query = Query(question=UNSEEN, skills=(UNSEEN,))
-            with self._metrics.stage("window"):
-                window = past.window(self._knowledge, query)
-            past.knowledge = asyncio.create_task(self._score(self._knowledge, window))
+            # The vector speaks of the state before any question.
+            past.knowledge = asyncio.create_task(self._score(self._knowledge, NOBODYS, past))
         return await past.knowledge
 
-    async def _score(self, model: ServedModel, window: Window) -> Scored:
-        scored = await model.score(window)
+    async def _caught_up(self, model: ServedModel, past: _Past) -> None:
+        """Let a state see all answers once, before several asks go on from it."""
+        standing = past.standings.get(model.name)
+        if standing is None or not standing.new:
+            return
+        if model is self._knowledge:
+            await self._knowledge_of(past)
+            return
+        if model.name not in past.catching_up:
+            past.catching_up[model.name] = asyncio.create_task(self._score(model, NOBODYS, past))
+        await past.catching_up[model.name]
+
+    async def _score(self, model: ServedModel, query: Query, past: _Past) -> Scored:
+        """Run a model over its window of `past`, from the state where it keeps one."""
+        standing = past.standings.get(model.name)
+        with self._metrics.stage("window"):
+            window = past.window(model, query)
+        if standing is None:
+            scored = await model.score(window)
+        else:
+            seen = standing.seen - standing.start
+            scored = await model.follow(standing.state, seen, window)
+            if standing.new:
+                self._keep(model, standing, scored, past)
         self._metrics.waited("queue", scored.queued_s)
         self._metrics.waited("run", scored.run_s)
         return scored
+
+    def _keep(self, model: ServedModel, standing: Standing, scored: Scored, past: _Past) -> None:
+        """Keep the state after all answers, for those who ask next and for this past's own asks."""
+        assert scored.state is not None
+        assert past.user_id is not None, "only what is stored has a standing"
+        state = scored.state.tobytes()
+        self._metrics.answers_folded.labels(model.name).inc(standing.new)
+        self._states.keep(past.user_id, self._rules[model.name], standing, state)
+        past.standings[model.name] = standing._replace(seen=standing.total, state=state)
 
     def _selected(
         self, scored: Scored, wanted: bool | Sequence[str]
@@ -434,6 +520,22 @@ def _required(engine: Engine, name: str, setting: str) -> ServedModel:
         return engine.model(name)
     except ModelUnknown as exc:
         raise ArtifactInvalid(f"{setting}={name!r}: {exc}") from exc
+
+
+def _state_rule(model: ServedModel) -> StateRule:
+    return StateRule(
+        key=model.state_key,
+        length=model.window.length,
+        cut=model.window.cut,
+        whole_window=model.reads_whole_window,
+        size=model.state_bytes,
+    )
+
+
+def _found(standing: Standing) -> str:
+    if not standing.state:
+        return "absent"
+    return "behind" if standing.new else "current"
 
 
 def _ref(model: ServedModel) -> ModelRef:

@@ -110,6 +110,20 @@ class Metrics:
         self.scoring_failed = self._counter(
             "kt_scoring_failed", "Windows that no run could answer.", "model"
         )
+        self.states_found = self._counter(
+            "kt_states_found",
+            "Kept states looked for: current, behind the history, or absent.",
+            "model",
+            "found",
+        )
+        self.answers_folded = self._counter(
+            "kt_answers_folded", "Answers folded into kept states.", "model"
+        )
+        self.states_kept = self._counter(
+            "kt_states_kept",
+            "States after new answers: written, outrun by another server's, or lost.",
+            "result",
+        )
         self.stuck = self._gauge(
             "kt_run_stuck_seconds", "Age of the oldest run that has not come back, 0 for none."
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,11 +11,21 @@ from typing import TypeVar
 import numpy as np
 import onnxruntime
 
+from app.engine.kept import KeptScorer
+from app.engine.kept_proof import check_kept_ports, compare_kept
 from app.engine.proof import ProofFailed, check_ports, compare_golden, sweep, warm
 from app.engine.providers import Provider, open_session
 from app.engine.scorer import KNOWLEDGE_STATE, OnnxScorer
 from app.errors import ArtifactInvalid, ProviderUnavailable
-from models.contract.artifact import CARD, GOLDEN, MANIFEST, VOCABULARY, Graph, Manifest
+from models.contract.artifact import (
+    CARD,
+    GOLDEN,
+    MANIFEST,
+    START,
+    VOCABULARY,
+    Graph,
+    Manifest,
+)
 from models.contract.interaction import INTERACTION
 from models.contract.vocabulary import Vocabulary
 
@@ -29,6 +40,14 @@ class Artifact:
     vocabulary: Vocabulary
     card: str  # Markdown
     scorer: OnnxScorer
+    kept: KeptScorer | None  # of a model that carries a state from answer to answer
+
+    @property
+    def state_key(self) -> str:
+        """Names the model, its version and its very files: no other model can read its states."""
+        files = "".join(f"{k}={v};" for k, v in sorted(self.manifest.files.items()))
+        digest = hashlib.sha256(files.encode()).hexdigest()[:16]
+        return f"{self.manifest.name}/{self.manifest.version}/{digest}"
 
     @property
     def has_knowledge_state(self) -> bool:
@@ -53,9 +72,12 @@ def open_artifact(folder: Path, provider: Provider, threads: int) -> Artifact:
         sweep(scorer, manifest)
         compare_golden(scorer, manifest, folder / GOLDEN)
         warm(scorer, manifest)
+        kept = _kept_scorer(folder, manifest, provider, threads)
+        if kept is not None:
+            compare_kept(kept, manifest, folder / GOLDEN)
     except ProofFailed as exc:
         raise ArtifactInvalid(f"{folder} cannot be served: {exc}") from exc
-    return Artifact(manifest, vocabulary, card, scorer)
+    return Artifact(manifest, vocabulary, card, scorer, kept)
 
 
 def _manifest(folder: Path) -> Manifest:
@@ -101,6 +123,21 @@ def _session(
         raise
     except Exception as exc:  # ONNX Runtime's errors share no other base
         raise ProofFailed(graph.file, f"ONNX Runtime cannot open it: {exc}") from exc
+
+
+def _kept_scorer(
+    folder: Path, manifest: Manifest, provider: Provider, threads: int
+) -> KeptScorer | None:
+    """Open the graphs around a state; None where there are not both of them."""
+    graphs = manifest.graphs
+    if not {"step", "ask"} <= graphs.keys():
+        return None
+    if START not in manifest.files:
+        raise ProofFailed(MANIFEST, f"there is a step graph, but no SHA-256 for {START}")
+    start = _read(START, lambda: np.load(folder / START, allow_pickle=False))
+    sessions = {name: _session(folder, graphs[name], provider, threads) for name in ("step", "ask")}
+    check_kept_ports(graphs, sessions, start)
+    return KeptScorer(sessions["step"], sessions["ask"], graphs, start)
 
 
 def _read(file: str, read: Callable[[], T]) -> T:

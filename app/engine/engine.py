@@ -12,7 +12,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 from app.engine.artifact import Artifact, open_artifact
-from app.engine.batcher import Batcher, Bounds
+from app.engine.batcher import Batcher, Bounds, Item, Result, Score
 from app.engine.cores import usable_cores
 from app.engine.model import ServedModel
 from app.engine.observer import Observer
@@ -77,19 +77,19 @@ async def open_engine(
     side_by_side = count if choice.effective == "cpu" else 1
     async with AsyncExitStack() as stack:
         workers = await stack.enter_async_context(Workers(side_by_side))
+
+        async def shared(name: str, score: Score[Item, Result]) -> Batcher[Item, Result]:
+            batcher = Batcher(
+                name, score, workers, bounds, drain_s=settings.drain_s, observer=observer
+            )
+            return await stack.enter_async_context(batcher)
+
         models = {}
         for artifact in artifacts:
-            batcher = await stack.enter_async_context(
-                Batcher(
-                    artifact.manifest.name,
-                    artifact.scorer,
-                    workers,
-                    bounds,
-                    drain_s=settings.drain_s,
-                    observer=observer,
-                )
-            )
-            models[artifact.manifest.name] = ServedModel(artifact, batcher)
+            name = artifact.manifest.name
+            windows = await shared(name, artifact.scorer)
+            kept = await shared(name, artifact.kept) if artifact.kept else None
+            models[name] = ServedModel(artifact, windows, kept)
         yield Engine(models, choice)
 
 

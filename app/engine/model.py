@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from app.engine.artifact import Artifact
 from app.engine.batcher import Answered, Batcher
+from app.engine.kept import Kept, KeptScore
 from app.engine.scorer import WindowScore
 from models.contract.artifact import Manifest, WindowRule
 from models.contract.vocabulary import Vocabulary
@@ -25,14 +27,22 @@ class Scored:
     prior: float | None  # of a skill never seen in training; None without a knowledge state
     queued_s: float
     run_s: float  # of the run, shared with the other windows in it
+    state: NDArray[Any] | None = None  # after all answers, of a kept state
 
 
 class ServedModel:
-    """A proved artifact behind its batcher."""
+    """A proved artifact behind its batchers."""
 
-    def __init__(self, artifact: Artifact, batcher: Batcher[Window, WindowScore]) -> None:
+    def __init__(
+        self,
+        artifact: Artifact,
+        windows: Batcher[Window, WindowScore],
+        kept: Batcher[Kept, KeptScore] | None,
+    ) -> None:
+        """`kept` is there where the artifact has a scorer for kept states."""
         self._artifact = artifact
-        self._batcher = batcher
+        self._windows = windows
+        self._kept = kept
 
     @property
     def manifest(self) -> Manifest:
@@ -69,21 +79,55 @@ class ServedModel:
         """Answers carry a knowledge state."""
         return self._artifact.has_knowledge_state
 
+    @property
+    def keeps_state(self) -> bool:
+        """It can go on from a state: `follow` does so."""
+        return self._artifact.kept is not None
+
+    @property
+    def state_key(self) -> str:
+        """Names the model, its version and its very files."""
+        return self._artifact.state_key
+
+    @property
+    def state_bytes(self) -> int:
+        """How many bytes a kept state has; 0 where none is kept."""
+        return 0 if self._artifact.kept is None else self._artifact.kept.start.nbytes
+
+    @property
+    def reads_whole_window(self) -> bool:
+        """A kept state spares it the runs, not the reading: it counts in the window."""
+        return self._artifact.kept is not None and self._artifact.kept.reads_counts
+
     async def score(self, window: Window) -> Scored:
         """Return what the model says of a window cut by `self.window`.
 
         Raises `Overloaded`, `ScoringFailed` or `NotReady`.
         """
-        return _scored(await self._batcher.submit(window))
+        return _scored(await self._windows.submit(window))
 
     async def score_all(self, windows: Sequence[Window]) -> list[Scored | Exception]:
         """Return for each window, in order, what `score` would return or raise."""
-        outcomes = await self._batcher.submit_all(windows)
+        outcomes = await self._windows.submit_all(windows)
         return [_scored(o) if isinstance(o, Answered) else o for o in outcomes]
+
+    async def follow(self, state: bytes, seen: int, window: Window) -> Scored:
+        """Return what the model says, and the state after all answers of `window`.
+
+        `state` stands for `seen` answers, `window` holds those after them and the query; only of a
+        model that `keeps_state`. Raises as `score` does.
+        """
+        scorer, batcher = self._artifact.kept, self._kept
+        assert scorer is not None, f"{self.name} keeps no state"
+        assert batcher is not None, "a scorer comes with a batcher"
+        answered = await batcher.submit(Kept(scorer.state_of(state), seen, window))
+        score, after = answered.result
+        return Scored(*score, queued_s=answered.queued_s, run_s=answered.run_s, state=after)
 
     def stuck_s(self) -> float:
         """Return the age of the oldest run that has not come back, 0 for none."""
-        return self._batcher.stuck_s()
+        batchers = (self._windows, self._kept)
+        return max(batcher.stuck_s() for batcher in batchers if batcher is not None)
 
 
 def _scored(answered: Answered[WindowScore]) -> Scored:

@@ -22,7 +22,12 @@ SHAPES = ((1, 1), (1, 2), (2, 3), (3, 7))
 LOOSEST = 1e-5
 """Largest difference on a probability that a manifest may allow itself."""
 
-_NUMPY_NAMES = {"tensor(float)": "float32", "tensor(int64)": "int64", "tensor(bool)": "bool"}
+_NUMPY_NAMES = {
+    "tensor(float)": "float32",
+    "tensor(double)": "float64",
+    "tensor(int64)": "int64",
+    "tensor(bool)": "bool",
+}
 
 Arrays = Mapping[str, NDArray[Any]]
 
@@ -39,7 +44,7 @@ def check_ports(graph: Graph, session: onnxruntime.InferenceSession, n_skills: i
 
     Every axis that the contract names by a word must be dynamic in the file.
     """
-    inputs = {name: _port(name, np.dtype(d).name, *axes) for name, (d, axes) in INPUTS.items()}
+    inputs = contract_ports()
     outputs = {
         P_CORRECT: _port(P_CORRECT, "float32", "batch"),
         # A column for every known skill and, first, one for the skill UNSEEN.
@@ -58,7 +63,7 @@ def check_ports(graph: Graph, session: onnxruntime.InferenceSession, n_skills: i
         (graph.inputs, session.get_inputs()),
         (graph.outputs, session.get_outputs()),
     ):
-        _check_declared(graph.file, {port.name: port for port in ports}, nodes)
+        check_declared(graph.file, {port.name: port for port in ports}, nodes)
 
 
 def sweep(scorer: OnnxScorer, manifest: Manifest) -> None:
@@ -66,7 +71,7 @@ def sweep(scorer: OnnxScorer, manifest: Manifest) -> None:
 
     A graph may declare an axis dynamic that was frozen when it was exported.
     """
-    file, tolerance = manifest.graphs["sequence"].file, _tolerance(manifest)
+    file, tolerance = manifest.graphs["sequence"].file, tolerance_of(manifest)
     for rows, length in SHAPES:
         if length > manifest.window.length:
             continue
@@ -78,13 +83,13 @@ def sweep(scorer: OnnxScorer, manifest: Manifest) -> None:
         for row, window in enumerate(windows if rows > 1 else ()):
             alone = _run(scorer, collate([window], scorer.side), file)
             here = {name: array[row : row + 1] for name, array in together.items()}
-            _compare(here, alone, tolerance, file, f"window {row} of {rows}, batched and alone")
+            compare(here, alone, tolerance, file, f"window {row} of {rows}, batched and alone")
 
 
 def compare_golden(scorer: OnnxScorer, manifest: Manifest, path: Path) -> None:
     """Raise unless the graph gives, on this machine, what the network gave at the export."""
-    graph, tolerance = manifest.graphs["sequence"], _tolerance(manifest)
-    cases = _cases(path)
+    graph, tolerance = manifest.graphs["sequence"], tolerance_of(manifest)
+    cases = golden_cases(path)
     if not cases:
         raise ProofFailed(GOLDEN, "it holds no window")
     for number, case in cases.items():
@@ -101,7 +106,7 @@ def compare_golden(scorer: OnnxScorer, manifest: Manifest, path: Path) -> None:
                 )
         found = _run(scorer, case, graph.file)
         expected = {port.name: case[port.name] for port in graph.outputs}
-        _compare(found, expected, tolerance, graph.file, f"golden case {number}")
+        compare(found, expected, tolerance, graph.file, f"golden case {number}")
 
 
 def warm(scorer: OnnxScorer, manifest: Manifest) -> None:
@@ -110,11 +115,17 @@ def warm(scorer: OnnxScorer, manifest: Manifest) -> None:
     _run(scorer, collate([window], scorer.side), manifest.graphs["sequence"].file)
 
 
+def contract_ports() -> dict[str, Port]:
+    """Return what a sequence graph may read, by name."""
+    return {name: _port(name, np.dtype(d).name, *axes) for name, (d, axes) in INPUTS.items()}
+
+
 def _port(name: str, dtype: str, *axes: str | int) -> Port:
     return Port(name=name, dtype=dtype, axes=axes)
 
 
-def _check_declared(file: str, ports: Mapping[str, Port], nodes: list[Any]) -> None:
+def check_declared(file: str, ports: Mapping[str, Port], nodes: list[Any]) -> None:
+    """Raise unless a file has these inputs, or outputs, and no others."""
     found = {node.name: node for node in nodes}
     if found.keys() != ports.keys():
         raise ProofFailed(file, f"it has {sorted(found)}, the manifest names {sorted(ports)}")
@@ -152,7 +163,7 @@ def _window(length: int, n_skills: int, manifest: Manifest) -> Window:
     )
 
 
-def _cases(path: Path) -> dict[str, dict[str, NDArray[Any]]]:
+def golden_cases(path: Path) -> dict[str, dict[str, NDArray[Any]]]:
     """Return the arrays `<case>.<name>` of a file by case and name."""
     cases: dict[str, dict[str, NDArray[Any]]] = {}
     try:
@@ -177,7 +188,8 @@ def _run(scorer: OnnxScorer, batch: Arrays, file: str) -> dict[str, NDArray[Any]
         raise ProofFailed(file, f"it does not run on windows {shape}: {exc}") from exc
 
 
-def _compare(found: Arrays, expected: Arrays, tolerance: float, file: str, where: str) -> None:
+def compare(found: Arrays, expected: Arrays, tolerance: float, file: str, where: str) -> None:
+    """Raise unless what was found is what was expected."""
     for name, values in expected.items():
         if found[name].shape != values.shape:
             raise ProofFailed(
@@ -188,7 +200,8 @@ def _compare(found: Arrays, expected: Arrays, tolerance: float, file: str, where
             raise ProofFailed(file, f"{name} is {gap:.1e} off, allowed {tolerance} ({where})")
 
 
-def _tolerance(manifest: Manifest) -> float:
+def tolerance_of(manifest: Manifest) -> float:
+    """Return the largest difference that the manifest allows itself; raise where that is none."""
     tolerance = manifest.parity.get("tolerance")
     if not isinstance(tolerance, float) or not 0 < tolerance <= LOOSEST:
         raise ProofFailed(MANIFEST, f"parity tolerance {tolerance!r} is not in (0, {LOOSEST}]")

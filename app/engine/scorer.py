@@ -39,21 +39,36 @@ class OnnxScorer:
         Raises `ScoringFailed` where a number that comes out is not finite, and ONNX Runtime's own
         errors.
         """
-        outputs = self.run(collate(windows, self.side))
-        p_correct = outputs[P_CORRECT].tolist()
-        knowledge = outputs.get(KNOWLEDGE_STATE)
-        if knowledge is None:
-            return [WindowScore(p, None, None) for p in p_correct]
-        prior = knowledge[:, 0].tolist()  # column 0 is the skill UNSEEN, then the known ones
-        return [
-            WindowScore(p, row[1:], unseen)
-            for p, row, unseen in zip(p_correct, knowledge, prior, strict=True)
-        ]
+        return scores_of(self.run(collate(windows, self.side)))
 
     def run(self, batch: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         """Run one collated batch and return its outputs by name; raises as a call does."""
-        found = self.session.run(self._outputs, {name: batch[name] for name in self._inputs})
-        for name, array in zip(self._outputs, found, strict=True):
-            if not np.isfinite(array).all():
-                raise ScoringFailed(f"{name} is not finite in a run of {len(array)} windows")
-        return dict(zip(self._outputs, found, strict=True))
+        return run_graph(self.session, self._outputs, {name: batch[name] for name in self._inputs})
+
+
+def scores_of(outputs: Mapping[str, NDArray[Any]]) -> list[WindowScore]:
+    """Return the outputs of a batch row by row."""
+    p_correct = outputs[P_CORRECT].tolist()
+    knowledge = outputs.get(KNOWLEDGE_STATE)
+    if knowledge is None:
+        return [WindowScore(p, None, None) for p in p_correct]
+    prior = knowledge[:, 0].tolist()  # column 0 is the skill UNSEEN, then the known ones
+    return [
+        WindowScore(p, row[1:], unseen)
+        for p, row, unseen in zip(p_correct, knowledge, prior, strict=True)
+    ]
+
+
+def run_graph(
+    session: onnxruntime.InferenceSession, outputs: list[str], inputs: Mapping[str, NDArray[Any]]
+) -> dict[str, NDArray[Any]]:
+    """Run a graph and return its outputs by name.
+
+    Raises `ScoringFailed` where a number that comes out is not finite, and ONNX Runtime's own
+    errors.
+    """
+    found = session.run(outputs, inputs)
+    for name, array in zip(outputs, found, strict=True):
+        if not np.isfinite(array).all():
+            raise ScoringFailed(f"{name} is not finite in a run of {len(array)} windows")
+    return dict(zip(outputs, found, strict=True))

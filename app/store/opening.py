@@ -1,9 +1,10 @@
-"""From the settings to histories that can be read and written."""
+"""From the settings to a store that can be read and written."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from typing import NamedTuple
 
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
@@ -11,16 +12,25 @@ from redis.backoff import NoBackoff
 
 from app.settings import Settings, SettingsInvalid
 from app.store.embedded import embedded_server
+from app.store.redis_client import RedisClient
 from app.store.redis_histories import RedisHistories
+from app.store.redis_states import RedisStates, Tell
+
+
+class Store(NamedTuple):
+    """What one server keeps."""
+
+    histories: RedisHistories
+    states: RedisStates
 
 
 @asynccontextmanager
-async def open_histories(settings: Settings) -> AsyncIterator[RedisHistories]:
-    """Give the histories at `redis_url`, or else in an embedded server on `data_dir`.
+async def open_store(settings: Settings, tell: Tell = lambda *_: None) -> AsyncIterator[Store]:
+    """Give the store at `redis_url`, or else in an embedded server on `data_dir`.
 
-    A Redis that is not there yet is no error here: every call says so until it is. Raises
-    `SettingsInvalid` where the address is none, and `StoreUnavailable` where the embedded server
-    cannot be started.
+    A Redis that is not there yet is no error here: every call says so until it is. `tell` hears
+    what becomes of states. Raises `SettingsInvalid` where the address is none, and
+    `StoreUnavailable` where the embedded server cannot be started.
     """
     async with AsyncExitStack() as stack:
         if settings.redis_url is None:
@@ -28,9 +38,12 @@ async def open_histories(settings: Settings) -> AsyncIterator[RedisHistories]:
             url, kind = f"unix://{socket}", "embedded"
         else:
             url, kind = settings.redis_url, "redis"
-        client = _client(url, settings)
-        stack.push_async_callback(client.aclose)
-        yield RedisHistories(client, settings.history_max_items, kind)
+        redis = _client(url, settings)
+        stack.push_async_callback(redis.aclose)
+        client = RedisClient(redis)
+        states = RedisStates(client, settings.history_max_items, tell)
+        stack.push_async_callback(states.aclose)
+        yield Store(RedisHistories(client, settings.history_max_items, kind), states)
 
 
 def _client(url: str, settings: Settings) -> Redis:

@@ -168,7 +168,8 @@ def test_a_question_asked_of_folded_steps_is_answered_as_the_sequence_would(expo
         return
     trained = open_run(run)
     sequence, step, ask = (
-        onnxruntime.InferenceSession(folder / f"{name}.onnx") for name in ("sequence", "step", "ask")
+        onnxruntime.InferenceSession(folder / f"{name}.onnx")
+        for name in ("sequence", "step", "ask")
     )
     batch = drawn(trained.vocabulary, np.random.default_rng(3), [25, 25], "right")
     state = np.repeat(np.load(folder / "start.npy")[None], 2, axis=0)

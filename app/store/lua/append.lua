@@ -1,5 +1,5 @@
 -- Add records to a user's history: all of them, but for those whose event key is there already.
--- KEYS[1] the history; ARGV: records, most records kept.
+-- KEYS[1] the history; ARGV: records, most records kept, four bytes that name a new history.
 -- Returns {records added, duplicates left out, records kept now}.
 local HEADER, RECORD, EVENT, NO_EVENT = 16, 40, 17, string.rep("\0", 8)
 local value = redis.call("GET", KEYS[1]) or ""
@@ -34,10 +34,11 @@ if count > keep * 1.25 then
   -- Cut down to what is kept, not on every call: the copy is shared by a quarter of the appends.
   local dropped = value == "" and 0 or struct.unpack("<I8", value, 9)
   local records = value:sub(HEADER + 1) .. table.concat(added)
-  local header = "KTH1\0\0\0\0" .. struct.pack("<I8", dropped + count - keep)
+  local name = value == "" and ARGV[3] or value:sub(5, 8)
+  local header = "KTH1" .. name .. struct.pack("<I8", dropped + count - keep)
   redis.call("SET", KEYS[1], header .. records:sub(-keep * RECORD))
 elseif #added > 0 then
-  local header = value == "" and "KTH1" .. string.rep("\0", 12) or ""
+  local header = value == "" and "KTH1" .. ARGV[3] .. string.rep("\0", 8) or ""
   redis.call("APPEND", KEYS[1], header .. table.concat(added))
 end
 return {#added, left_out, math.min(count, keep)}

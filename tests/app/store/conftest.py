@@ -13,7 +13,7 @@ import pytest
 
 from app.settings import Settings
 from app.store.embedded import _binary
-from app.store.opening import open_histories
+from app.store.opening import open_store
 from app.store.redis_histories import RedisHistories
 
 KEEP = 20
@@ -46,5 +46,5 @@ async def histories(
     """Histories of at most `KEEP` interactions a user, in either store."""
     url = f"unix://{redis_socket}" if request.param == "redis" else None
     settings = Settings(redis_url=url, data_dir=tmp_path, history_max_items=KEEP)
-    async with open_histories(settings) as opened:
-        yield opened
+    async with open_store(settings) as opened:
+        yield opened.histories

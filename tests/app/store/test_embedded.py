@@ -15,7 +15,7 @@ from app.errors import StoreFull, StoreUnavailable
 from app.records import Answer, records_of
 from app.settings import Settings
 from app.store import embedded
-from app.store.opening import open_histories
+from app.store.opening import open_store
 
 pytestmark = pytest.mark.anyio
 
@@ -23,13 +23,13 @@ HOLD = """
 import asyncio, sys
 from app.records import Answer, records_of
 from app.settings import Settings
-from app.store.opening import open_histories
+from app.store.opening import open_store
 
 async def main():
-    async with open_histories(Settings(data_dir=sys.argv[1])) as histories:
+    async with open_store(Settings(data_dir=sys.argv[1])) as store:
         for i in range(100000):
             records = records_of([Answer(question_id=f"q{i}", correct=True)])
-            done = await histories.append("u", records.interactions, records.texts)
+            done = await store.histories.append("u", records.interactions, records.texts)
             print(done.length, flush=True)
 
 asyncio.run(main())
@@ -59,8 +59,8 @@ async def test_a_killed_parent_takes_the_server_along_and_loses_nothing(tmp_path
                 store = store_of(tmp_path)
                 parent.kill()
     settings = Settings(data_dir=tmp_path)
-    async with open_histories(settings) as histories:
-        stored = await histories.read("u", 4096)
+    async with open_store(settings) as store:
+        stored = await store.histories.read("u", 4096)
         assert store_of(tmp_path) != store
 
     assert not is_alive(store)
@@ -71,22 +71,22 @@ async def test_a_killed_parent_takes_the_server_along_and_loses_nothing(tmp_path
 async def test_a_folder_has_one_owner(tmp_path, monkeypatch):
     """The second is refused and told who the first is."""
     monkeypatch.setattr(embedded, "_LOCK_WAIT_S", 0.1)
-    async with open_histories(Settings(data_dir=tmp_path)):
+    async with open_store(Settings(data_dir=tmp_path)):
         with pytest.raises(StoreUnavailable, match=f"process {store_of(tmp_path)}"):
-            async with open_histories(Settings(data_dir=tmp_path)):
+            async with open_store(Settings(data_dir=tmp_path)):
                 pass
 
 
 async def test_a_server_that_died_is_started_again(tmp_path):
     """With all it had acknowledged; until then calls are refused, not answered as if empty."""
     records = records_of([Answer(question_id="q", correct=True, event_id="e")])
-    async with open_histories(Settings(data_dir=tmp_path)) as histories:
-        await histories.append("u", records.interactions, records.texts)
+    async with open_store(Settings(data_dir=tmp_path)) as store:
+        await store.histories.append("u", records.interactions, records.texts)
         os.kill(store_of(tmp_path), signal.SIGKILL)
         until = time.monotonic() + 10
         while True:
             try:
-                stored = await histories.read("u", 10)
+                stored = await store.histories.read("u", 10)
                 break
             except StoreUnavailable:
                 assert time.monotonic() < until
@@ -99,27 +99,27 @@ async def test_a_server_that_cannot_start_says_why(tmp_path, monkeypatch):
     (tmp_path / "appendonlydir").write_text("a file where a folder should be")
 
     with pytest.raises(StoreUnavailable, match="append"):
-        async with open_histories(Settings(data_dir=tmp_path)):
+        async with open_store(Settings(data_dir=tmp_path)):
             pass
 
 
 async def test_a_full_store_still_reads(tmp_path):
     """A write without room is refused as such."""
     records = records_of([Answer(question_id="q", correct=True)])
-    async with open_histories(Settings(data_dir=tmp_path)) as histories:
-        await histories.append("u", records.interactions, records.texts)
-        await histories._redis.config_set("maxmemory", "1")
+    async with open_store(Settings(data_dir=tmp_path)) as store:
+        await store.histories.append("u", records.interactions, records.texts)
+        await store.histories._redis.config_set("maxmemory", "1")
 
         with pytest.raises(StoreFull):
-            await histories.append("u", records.interactions, records.texts)
-        assert (await histories.read("u", 10)).length == 1
+            await store.histories.append("u", records.interactions, records.texts)
+        assert (await store.histories.read("u", 10)).length == 1
 
 
 async def test_a_store_that_is_not_there_is_said_to_be_unavailable(tmp_path):
     """Without the address in the message: it may hold a password."""
     settings = Settings(redis_url=f"unix://:secret@{tmp_path}/none.sock")
-    async with open_histories(settings) as histories:
+    async with open_store(settings) as store:
         with pytest.raises(StoreUnavailable) as caught:
-            await histories.read("u", 1)
+            await store.histories.read("u", 1)
 
     assert "secret" not in str(caught.value)
