@@ -13,7 +13,7 @@ import pytest
 
 from app.settings import Settings
 from app.store.embedded import _binary
-from app.store.opening import open_store
+from app.store.opening import Store, open_store
 from app.store.redis_histories import RedisHistories
 
 KEEP = 20
@@ -40,11 +40,17 @@ def redis_socket() -> Iterator[Path]:
 
 
 @pytest.fixture(params=["redis", "embedded"])
-async def histories(
+async def store(
     request: pytest.FixtureRequest, tmp_path: Path, redis_socket: Path
-) -> AsyncIterator[RedisHistories]:
-    """Histories of at most `KEEP` interactions a user, in either store."""
+) -> AsyncIterator[Store]:
+    """A store of at most `KEEP` interactions a user, of either kind."""
     url = f"unix://{redis_socket}" if request.param == "redis" else None
     settings = Settings(redis_url=url, data_dir=tmp_path, history_max_items=KEEP)
     async with open_store(settings) as opened:
-        yield opened.histories
+        yield opened
+
+
+@pytest.fixture
+def histories(store: Store) -> RedisHistories:
+    """The histories in it."""
+    return store.histories
