@@ -2,7 +2,7 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 CONFIG ?= models/training/configs/assist2017/dkt_plus.toml
 RUN    ?= runs/dkt-plus-assist2017
-OUT    ?= artifacts/dkt/3
+OUT    ?= artifacts/dkt/4
 DEV     = .venv-dev/bin/python
 PIP     = install --disable-pip-version-check --no-input
 
@@ -41,7 +41,7 @@ pictures: .venv-dev/ready
 	$(DEV) -m models.evaluation.picture docs/auc-by-history.png artifacts/*/*
 	$(DEV) -m models.evaluation.reliability_picture docs/reliability.png artifacts/*/*
 
-# Make a run servable: make export RUN=runs/dkt-plus-assist2017 OUT=artifacts/dkt/3
+# Make a run servable: make export RUN=runs/dkt-plus-assist2017 OUT=artifacts/dkt/4
 export: .venv-dev/ready
 	$(DEV) -m export $(RUN) $(OUT)
 
