@@ -13,13 +13,10 @@ import argparse
 import http.client
 import json
 import platform
-import socket
-import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -36,7 +33,7 @@ from app.engine.artifact import Artifact, open_artifact
 from app.engine.cores import usable_cores
 from app.engine.engine import newest_versions
 from app.records import Answer, records_of
-from benchmarks.server import ROOT, own_server
+from benchmarks.server import ROOT, empty_server, own_server
 from models.contract.window import collate, window_of
 
 Call = Callable[[], object]
@@ -62,7 +59,7 @@ def measure(rounds: int, calls: int, console: Console) -> dict[str, Any]:
     with ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="ktserve-bench-"))
         server = stack.enter_context(own_server(Path(folder), {"KT_LOG_LEVEL": "warning"}))
-        floor = stack.enter_context(_empty_server())
+        floor = stack.enter_context(empty_server())
         ours, empty = _connection(server.url), _connection(floor)
         stack.callback(ours.close)
         stack.callback(empty.close)
@@ -191,25 +188,6 @@ def _post(connection: http.client.HTTPConnection, body: Any, path: str = "/predi
         return text
 
     return call
-
-
-@contextmanager
-def _empty_server() -> Iterator[str]:
-    """Serve the empty route in a process of its own, on a free port."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    process = subprocess.Popen([sys.executable, "-m", "benchmarks.empty", str(port)], cwd=ROOT)
-    try:
-        for _ in range(500):
-            with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", port)) == 0:
-                    break
-            time.sleep(0.02)
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        process.terminate()
-        process.wait(10)
 
 
 def _table(found: dict[str, Any]) -> Table:

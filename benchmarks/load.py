@@ -1,0 +1,182 @@
+"""Many callers at a time: requests a second beside those of the empty route.
+
+    python -m benchmarks.load --rounds 5 --seconds 4
+
+Server and callers are on one machine and share its cores. Everything that is compared is measured
+in turns within one run; compare ratios. Writes bench-results/load.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import sys
+import tempfile
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import Progress
+from rich.table import Table
+
+from app.engine.artifact import open_artifact
+from app.engine.cores import usable_cores
+from app.engine.engine import newest_versions
+from benchmarks.generator import Load, closed_loop, post
+from benchmarks.server import ROOT, empty_server, own_server
+from models.contract.vocabulary import Vocabulary
+
+USERS = 64
+
+
+@dataclass(frozen=True)
+class Case:
+    """One kind of request."""
+
+    name: str
+    url: str
+    requests: list[bytes]
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Measure, print a table, write the figures."""
+    given = _parser().parse_args(arguments)
+    console = Console(width=None if sys.stdout.isatty() else 120)
+    found = measure(given, console)
+    given.out.parent.mkdir(parents=True, exist_ok=True)
+    given.out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    console.print(_table(found))
+    console.print(f"written to {given.out}")
+    return 0
+
+
+def measure(given: argparse.Namespace, console: Console) -> dict[str, Any]:
+    """Return the rates of every case, round by round, and their ratios to the empty route's."""
+    with ExitStack() as stack:
+        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="ktserve-load-"))
+        url = stack.enter_context(own_server(Path(folder), {"KT_LOG_LEVEL": "warning"})).url
+        floor = stack.enter_context(empty_server())
+        cases = [_empty(floor), *_cases(url, given.only)]
+        loads: dict[str, list[Load]] = {case.name: [] for case in cases}
+        with Progress(console=console, transient=True) as progress:
+            task = progress.add_task("load", total=given.rounds * len(cases))
+            for round_ in range(given.rounds + 1):
+                for case in cases:
+                    seconds = given.seconds if round_ else 0.5  # the first one warms up
+                    load = closed_loop(case.url, case.requests, given.callers, seconds)
+                    if round_:
+                        loads[case.name].append(load)
+                        progress.advance(task)
+    empty = [load.per_second for load in loads["empty route"]]
+    return {
+        "what": f"closed loop, {given.callers} callers, one server process",
+        "machine": f"{usable_cores()} cores, {platform.machine()}, Python "
+        f"{platform.python_version()}, ONNX Runtime {onnxruntime.__version__}",
+        "rounds": given.rounds,
+        "seconds_a_round": given.seconds,
+        "rows": [
+            {
+                "case": name,
+                "per_second": _middle([load.per_second for load in rounds]),
+                "over_empty": _middle(
+                    [load.per_second / e for load, e in zip(rounds, empty, strict=True)]
+                ),
+                "p50_ms": _middle([load.percentile_ms(50) for load in rounds]),
+                "p99_ms": _middle([load.percentile_ms(99) for load in rounds]),
+            }
+            for name, rounds in loads.items()
+        ],
+    }
+
+
+def _empty(url: str) -> Case:
+    return Case("empty route", url, [post(url, "/predict", {"user_id": "u", "question_id": "1"})])
+
+
+def _cases(url: str, only: str | None) -> list[Case]:
+    """Store histories and return the requests that stand on them."""
+    artifacts = {
+        f.parent.name: open_artifact(f, "cpu", 1) for f in newest_versions(ROOT / "artifacts")
+    }
+    ids = artifacts["dkt"].vocabulary.question_ids
+    wanted = [
+        *(("dkt", n, False) for n in (100, 1728)),
+        ("dkt", 100, True),
+        *((name, 200, False) for name in ("dkt_asked", "last_query", "saint_plus")),
+    ]
+    cases = []
+    for model, n, vector in wanted:
+        name = f"{model}, history {n}" + (", vector" if vector else "")
+        if only is not None and only not in name:
+            continue
+        for user in range(USERS):
+            _store(url, f"load-{n}-{user}", n, artifacts[model].vocabulary)
+        requests = [
+            post(
+                url,
+                "/predict",
+                {
+                    "user_id": f"load-{n}-{user}",
+                    "question_id": ids[(7 * user) % len(ids)],
+                    "model": model,
+                    "knowledge_state": vector,
+                },
+            )
+            for user in range(USERS)
+        ]
+        cases.append(Case(name, url, requests))
+    return cases
+
+
+def _store(url: str, user_id: str, n: int, vocabulary: Vocabulary) -> None:
+    """Record `n` answers of a user who has none yet."""
+    rng = np.random.default_rng(n)
+    ids = vocabulary.question_ids
+    answers = [
+        {
+            "question_id": ids[int(rng.integers(len(ids)))],
+            "correct": bool(rng.random() < 0.6),
+            "asked_ms": 1_600_000_000_000 + 30_000 * i,
+            "event_id": str(i),
+        }
+        for i in range(n)
+    ]
+    for first in range(0, n, 1000):
+        body = {"interactions": answers[first : first + 1000]}
+        closed_loop(url, [post(url, f"/users/{user_id}/interactions", body)], 1, 1e-9)
+
+
+def _middle(values: list[float]) -> list[float]:
+    """Return median, least and most over the rounds."""
+    return [round(float(f(values)), 3) for f in (np.median, np.min, np.max)]
+
+
+def _table(found: dict[str, Any]) -> Table:
+    table = Table(
+        *("case", "answers/s", "over the empty route", "p50 ms", "p99 ms"),
+        title=escape(f"{found['what']}; {found['machine']}; median [least, most]"),
+    )
+    for row in found["rows"]:
+        shown = (row[k] for k in ("per_second", "over_empty", "p50_ms", "p99_ms"))
+        table.add_row(row["case"], *(escape(f"{m:.2f} [{a:.2f}, {b:.2f}]") for m, a, b in shown))
+    return table
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.load", description=__doc__)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=4.0, help="of each case in a round")
+    parser.add_argument("--callers", type=int, default=32)
+    parser.add_argument("--only", help="cases whose names hold this text, and the floor")
+    parser.add_argument("--out", type=Path, default=Path("bench-results/load.json"))
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())
