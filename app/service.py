@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.engine.engine import Engine
+from app.engine.kept import Kept
 from app.engine.model import Scored, ServedModel
 from app.errors import (
     ArtifactInvalid,
@@ -156,17 +157,9 @@ class _Past:
         return known
 
     def window(self, model: ServedModel, query: Query) -> Window:
-        """Return the model's window; of one that keeps a state, what the state has not seen."""
         rule = model.window
-        standing = self.standings.get(model.name)
-        if standing is None:
-            history = self.history(model.vocabulary)
-            return window_of(history, query, length=rule.length, cut=rule.cut)
-        history = model.vocabulary.read(
-            standing.interactions, dropped=standing.first, sets=self.sets
-        )
-        window = window_of(history, query, length=rule.length, cut=rule.cut)
-        return window.tail(standing.new + 1)
+        history = self.history(model.vocabulary)
+        return window_of(history, query, length=rule.length, cut=rule.cut)
 
     def is_truncated(self, model: ServedModel) -> bool:
         if (standing := self.standings.get(model.name)) is not None:
@@ -471,13 +464,22 @@ class Tracer:
     async def _score(self, model: ServedModel, query: Query, past: _Past) -> Scored:
         """Run a model over its window of `past`, from the state where it keeps one."""
         standing = past.standings.get(model.name)
-        with self._metrics.stage("window"):
-            window = past.window(model, query)
         if standing is None:
+            with self._metrics.stage("window"):
+                window = past.window(model, query)
             scored = await model.score(window)
         else:
-            seen = standing.seen - standing.start
-            scored = await model.follow(standing.state, seen, window)
+            scored = await model.follow(
+                Kept(
+                    interactions=standing.interactions,
+                    first=standing.first,
+                    start=standing.start,
+                    seen=standing.seen,
+                    state=standing.state,
+                    query=query,
+                    sets=past.sets,
+                )
+            )
             if standing.new:
                 self._keep(model, standing, scored, past)
         self._metrics.waited("queue", scored.queued_s)

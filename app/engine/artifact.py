@@ -72,7 +72,7 @@ def open_artifact(folder: Path, provider: Provider, threads: int) -> Artifact:
         sweep(scorer, manifest)
         compare_golden(scorer, manifest, folder / GOLDEN)
         warm(scorer, manifest)
-        kept = _kept_scorer(folder, manifest, provider, threads)
+        kept = _kept_scorer(folder, manifest, vocabulary, provider, threads)
         if kept is not None:
             compare_kept(kept, manifest, folder / GOLDEN)
     except ProofFailed as exc:
@@ -126,7 +126,7 @@ def _session(
 
 
 def _kept_scorer(
-    folder: Path, manifest: Manifest, provider: Provider, threads: int
+    folder: Path, manifest: Manifest, vocabulary: Vocabulary, provider: Provider, threads: int
 ) -> KeptScorer | None:
     """Open the graphs around a state; None where there are not both of them."""
     graphs = manifest.graphs
@@ -137,7 +137,7 @@ def _kept_scorer(
     start = _read(START, lambda: np.load(folder / START, allow_pickle=False))
     sessions = {name: _session(folder, graphs[name], provider, threads) for name in ("step", "ask")}
     check_kept_ports(graphs, sessions, start)
-    return KeptScorer(sessions["step"], sessions["ask"], graphs, start)
+    return KeptScorer(sessions["step"], sessions["ask"], graphs, start, vocabulary)
 
 
 def _read(file: str, read: Callable[[], T]) -> T:

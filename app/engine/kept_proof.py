@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from app.engine.kept import ANSWERS, NEXT_STATE, STATE, Kept, KeptScorer
+from app.engine.kept import ANSWERS, NEXT_STATE, STATE, KeptScorer
 from app.engine.proof import (
     ProofFailed,
     check_declared,
@@ -20,9 +19,9 @@ from app.engine.proof import (
     golden_cases,
     tolerance_of,
 )
-from app.engine.scorer import KNOWLEDGE_STATE, P_CORRECT
 from models.contract.artifact import MANIFEST, START, Graph, Manifest, Port
-from models.contract.window import Window
+from models.contract.following import Following
+from models.contract.window import INPUTS
 
 
 def check_kept_ports(
@@ -73,34 +72,38 @@ def compare_kept(scorer: KeptScorer, manifest: Manifest, path: Path) -> None:
     """
     file, tolerance = manifest.graphs["ask"].file, tolerance_of(manifest)
     for number, case in golden_cases(path).items():
-        windows = [_window_of(case, row) for row in range(len(case["mask"]))]
-        halves = [(len(w) - 1) // 2 for w in windows]
+        lengths = case["mask"].sum(axis=1)
+        halves = (lengths - 1) // 2
+        state = np.repeat(scorer.start[None], len(lengths), axis=0)
         try:
             # Asked with the answer after the first half, which no state sees.
-            first = scorer(
-                [Kept(None, 0, _head(w, half + 1)) for w, half in zip(windows, halves, strict=True)]
-            )
-            found = scorer(
-                [
-                    Kept(before.state, half, window.tail(len(window) - half))
-                    for window, half, before in zip(windows, halves, first, strict=True)
-                ]
-            )
+            _, state = scorer.run(state, _between(case, halves * 0, halves))
+            found, _ = scorer.run(state, _between(case, halves, lengths - 1))
         except Exception as exc:  # ONNX Runtime's errors share no other base
             raise ProofFailed(file, f"it does not run on golden case {number}: {exc}") from exc
-        scores = [one.score for one in found]
-        outputs: dict[str, NDArray[Any]] = {P_CORRECT: np.array([s.p_correct for s in scores])}
-        if scores[0].knowledge_state is not None:
-            outputs[KNOWLEDGE_STATE] = np.stack([np.r_[s.prior, s.knowledge_state] for s in scores])
-        expected = {name: case[name] for name in outputs}
-        compare(outputs, expected, tolerance, file, f"golden case {number}, from a kept state")
+        expected = {name: case[name] for name in found}
+        compare(found, expected, tolerance, file, f"golden case {number}, from a kept state")
 
 
-def _window_of(case: Mapping[str, NDArray[Any]], row: int) -> Window:
-    """Return one row of a collated batch without its padding."""
-    real = case["mask"][row]
-    return Window(**{f.name: case[f.name][row][real] for f in fields(Window)})
-
-
-def _head(window: Window, n: int) -> Window:
-    return Window(**{f.name: getattr(window, f.name)[:n] for f in fields(Window)})
+def _between(
+    case: Mapping[str, NDArray[Any]], seen: NDArray[np.int64], query: NDArray[np.int64]
+) -> Following:
+    """Return the places of each window from `seen` on, and as its query the place `query`."""
+    rows = {
+        name: [array[real] for array, real in zip(case[name], case["mask"], strict=True)]
+        for name in INPUTS
+        if name != "mask"
+    }
+    bounds = list(zip(seen, query, strict=True))
+    return Following(
+        answered={
+            name: np.concatenate([r[a:b] for r, (a, b) in zip(arrays, bounds, strict=True)])
+            for name, arrays in rows.items()
+        },
+        new=query - seen,
+        queries={
+            name: np.stack([r[b] for r, (_, b) in zip(arrays, bounds, strict=True)])
+            for name, arrays in rows.items()
+        },
+        seen=seen,
+    )

@@ -111,18 +111,15 @@ class ServedModel:
         outcomes = await self._windows.submit_all(windows)
         return [_scored(o) if isinstance(o, Answered) else o for o in outcomes]
 
-    async def follow(self, state: bytes, seen: int, window: Window) -> Scored:
-        """Return what the model says, and the state after all answers of `window`.
+    async def follow(self, kept: Kept) -> Scored:
+        """Return what the model says, and the state after all answers.
 
-        `state` stands for `seen` answers, `window` holds those after them and the query; only of a
-        model that `keeps_state`. Raises as `score` does.
+        Only of a model that `keeps_state`. Raises as `score` does.
         """
-        scorer, batcher = self._artifact.kept, self._kept
-        assert scorer is not None, f"{self.name} keeps no state"
-        assert batcher is not None, "a scorer comes with a batcher"
-        answered = await batcher.submit(Kept(scorer.state_of(state), seen, window))
-        score, after = answered.result
-        return Scored(*score, queued_s=answered.queued_s, run_s=answered.run_s, state=after)
+        assert self._kept is not None, f"{self.name} keeps no state"
+        answered = await self._kept.submit(kept)
+        score, state = answered.result
+        return Scored(*score, queued_s=answered.queued_s, run_s=answered.run_s, state=state)
 
     def stuck_s(self) -> float:
         """Return the age of the oldest run that has not come back, 0 for none."""

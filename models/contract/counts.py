@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from models.contract.interaction import FIRST, RIGHT
+from models.contract.interaction import FIRST, PAD, RIGHT
 
 N_COUNTS = 8
 """right, wrong: overall; of the skills; of the question; of the question among training users."""
@@ -27,17 +27,25 @@ def counts_of(
     skills: NDArray[np.int64],
     response: NDArray[np.int64],
     difficulty: NDArray[np.float32],
+    user: NDArray[np.int64] | None = None,
 ) -> NDArray[np.float32]:
     """Return (L, `N_COUNTS`): the counts before each of L places, from earlier places alone.
 
     `question` and `response` are (L,), `skills` (L, K), `difficulty` (L, 2) the training users'
     right and wrong answers. Of several skills it is the mean. Nothing is counted of unseen ids:
-    UNSEEN stands for many at once.
+    UNSEEN stands for many at once. With `user` (L,) the places are of several users, of each
+    oldest first, and each is counted apart.
     """
     length = len(question)
     right = response == RIGHT
     counts = np.zeros((length, N_COUNTS), np.float32)
-    counts[:, 0:2] = _before(np.zeros(length, np.int64), right)
+    counts[:, 0:2] = _before(np.zeros(length, np.int64) if user is None else user, right)
+    own_question = question
+    if user is not None:
+        skills = np.where(
+            skills >= FIRST, skills + user[:, None] * (skills.max(initial=0) + 1), PAD
+        )
+        own_question = question + user * (question.max(initial=0) + 1)
     place, member = np.nonzero(skills >= FIRST)
     # Once each, whatever a caller says twice: the second mention would see the first one's answer.
     pair = np.unique(skills[place, member] * length + place)
@@ -47,7 +55,7 @@ def counts_of(
     for column in range(2):
         total = np.bincount(place, of_skill[:, column], minlength=length)
         counts[:, 2 + column] = total / known
-    counts[:, 4:6] = _before(question, right) * (question >= FIRST)[:, None]
+    counts[:, 4:6] = _before(own_question, right) * (question >= FIRST)[:, None]
     counts[:, 6:8] = difficulty
     return counts
 

@@ -90,17 +90,6 @@ class Window:
     def __len__(self) -> int:
         return len(self.question)
 
-    def tail(self, n: int) -> Window:
-        """Return the last `n` places as they are here: lags and counts reach back further."""
-        return Window(
-            question=self.question[-n:],
-            skills=self.skills[-n:],
-            response=self.response[-n:],
-            lag_s=self.lag_s[-n:],
-            elapsed_s=self.elapsed_s[-n:],
-            counts=self.counts[-n:],
-        )
-
 
 def window_start(total: int, length: int, cut: int) -> int:
     """Return which of `total` past interactions is the first in the window of the next query.

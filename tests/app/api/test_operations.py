@@ -72,13 +72,20 @@ def test_without_its_store_the_service_is_not_ready_but_answers_what_it_can(serv
     assert samples(client)["kt_store_up"] == {(): 0.0}
 
 
-def test_stages_of_a_request_are_timed(client):
+@pytest.mark.parametrize(
+    ("model", "stages"),
+    [
+        ("last_query", ["store_read", "window", "queue", "run", "serialize"]),
+        ("dkt", ["store_read", "queue", "run", "serialize"]),  # encoded with others, in the run
+    ],
+)
+def test_stages_of_a_request_are_timed(client, model, stages):
     """Each in the histogram, and this request's own in its answer."""
+    ask = {"user_id": "u", "question_id": "17", "model": model, "knowledge_state": False}
     before = samples(client)["kt_stage_duration_seconds_count"]
-    answer = client.post("/predict", json={"user_id": "u", "question_id": "17"})
+    answer = client.post("/predict", json=ask)
     after = samples(client)["kt_stage_duration_seconds_count"]
 
-    stages = ["store_read", "window", "queue", "run", "serialize"]
     assert [s.split(";")[0] for s in answer.headers["server-timing"].split(", ")] == stages
     for stage in stages:
         assert after[(("stage", stage),)] > before[(("stage", stage),)]

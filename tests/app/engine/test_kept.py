@@ -10,7 +10,7 @@ import pytest
 from app.engine.artifact import open_artifact
 from app.engine.kept import Kept
 from app.errors import ArtifactInvalid
-from models.contract.interaction import FIRST, INTERACTION, RIGHT, UNKNOWN_MS, UNSEEN, Query, key_of
+from models.contract.interaction import INTERACTION, RIGHT, UNKNOWN_MS, Query, key_of
 from models.contract.window import window_of
 from tests.app.conftest import SHIPPED
 from tests.app.engine.test_artifact import edit_manifest, resign
@@ -23,8 +23,8 @@ def artifact(request):
     return open_artifact(SHIPPED[request.param], "cpu", 1)
 
 
-def drawn_window(artifact, rng, answers: int):
-    """Return the window of a random history of so many answers and of a random question."""
+def drawn(artifact, rng, answers: int) -> tuple[np.ndarray, Query]:
+    """Return a random history of so many answers and a random question."""
     vocabulary = artifact.vocabulary
     rows = np.zeros(answers, INTERACTION)
     ids = [*vocabulary.question_ids, "never seen"]
@@ -33,65 +33,47 @@ def drawn_window(artifact, rng, answers: int):
     rows["asked_ms"] = np.cumsum(rng.integers(0, 10_000_000, answers))
     rows["asked_ms"][rng.random(answers) < 0.1] = UNKNOWN_MS
     rows["elapsed_ms"] = rng.integers(-1, 100_000, answers)
-    question = int(rng.integers(UNSEEN, vocabulary.n_questions))
-    query = Query(
-        question=question,
-        skills=vocabulary.skills_of(question),
-        asked_ms=int(rows["asked_ms"].max(initial=0)) + 5000,
+    skill_ids = [*vocabulary.skill_ids[:3], "never named"][: rng.integers(0, 4)]
+    asked_ms = int(rows["asked_ms"].max(initial=0)) + 5000
+    return rows, vocabulary.query(ids[rng.integers(len(ids))], skill_ids or None, asked_ms)
+
+
+def kept(rows, query, *, seen: int, state: bytes = b"", whole: bool = True) -> Kept:
+    """Return what is left once a state has seen the first `seen` of all rows."""
+    first = 0 if whole else max(seen - 1, 0)
+    return Kept(
+        interactions=rows[first:], first=first, start=0, seen=seen, state=state, query=query
     )
-    rule = artifact.manifest.window
-    return window_of(vocabulary.read(rows), query, length=rule.length, cut=rule.cut)
 
 
 def test_states_folded_in_parts_and_in_company_answer_as_whole_windows(artifact):
     """Whatever was folded before, however much is left, whoever is beside."""
     rng = np.random.default_rng(4)
-    windows = [drawn_window(artifact, rng, n) for n in [0, 1, 2, 90, 40, 7, 1, 0, 30]]
-    expected = artifact.scorer(windows)
-    seen = [int(rng.integers(0, len(w))) for w in windows]
-    # First fold a part: what comes after it is asked as well, and is no part of the state.
-    states = []
-    for window, upto in zip(windows, seen, strict=True):
-        part = Kept(None, 0, window.tail(len(window)))
-        part = Kept(None, 0, head(part.window, upto + 1))
-        states.append(artifact.kept([part])[0].state if upto else None)
+    cases = [drawn(artifact, rng, n) for n in [0, 1, 2, 90, 40, 7, 1, 0, 30]]
+    rule = artifact.manifest.window
+    windows = [
+        window_of(artifact.vocabulary.read(rows), query, length=rule.length, cut=rule.cut)
+        for rows, query in cases
+    ]
+    whole = artifact.kept.reads_counts
+    seen = [int(rng.integers(0, len(rows) + 1)) for rows, _ in cases]
+    parts = [kept(rows[:n], query, seen=0) for (rows, query), n in zip(cases, seen, strict=True)]
+    states = [score.state.tobytes() for score in artifact.kept(parts)]
 
     found = artifact.kept(
         [
-            Kept(state, upto, window.tail(len(window) - upto))
-            for state, upto, window in zip(states, seen, windows, strict=True)
+            kept(rows, query, seen=n, state=state if n else b"", whole=whole)
+            for (rows, query), n, state in zip(cases, seen, states, strict=True)
         ]
     )
 
-    for one, other in zip(found, expected, strict=True):
+    for one, other in zip(found, artifact.scorer(windows), strict=True):
         assert one.score.p_correct == pytest.approx(other.p_correct, abs=1e-5)
         if other.knowledge_state is not None:
             np.testing.assert_allclose(
                 one.score.knowledge_state, other.knowledge_state, rtol=0, atol=1e-5
             )
             assert one.score.prior == pytest.approx(other.prior, abs=1e-5)
-
-
-def head(window, n):
-    return type(window)(
-        **{
-            name: getattr(window, name)[:n]
-            for name in ("question", "skills", "response", "lag_s", "elapsed_s", "counts")
-        }
-    )
-
-
-def test_a_state_goes_through_bytes(artifact):
-    """And bytes of another length are none."""
-    window = drawn_window(artifact, np.random.default_rng(5), 3)
-    state = artifact.kept([Kept(None, 0, window)])[0].state
-
-    again = artifact.kept.state_of(state.tobytes())
-
-    np.testing.assert_array_equal(again, state)
-    assert artifact.kept.state_of(b"") is None
-    with pytest.raises(ValueError, match="reshape|multiple"):
-        artifact.kept.state_of(state.tobytes()[:-4])
 
 
 def test_a_key_names_the_very_files(artifact, tmp_path):
@@ -148,13 +130,3 @@ def test_a_spoilt_state_is_not_served(tmp_path, spoil, said):
 
     with pytest.raises(ArtifactInvalid, match=said):
         open_artifact(folder, "cpu", 1)
-
-
-def test_a_question_without_known_skills_is_asked_of_a_state_too(artifact):
-    """UNSEEN has a column, FIRST is not the first."""
-    window = drawn_window(artifact, np.random.default_rng(6), 2)
-    window.skills[-1] = [UNSEEN] + [0] * (window.skills.shape[1] - 1)
-    expected = artifact.scorer([window])[0].p_correct
-
-    assert artifact.kept([Kept(None, 0, window)])[0].score.p_correct == pytest.approx(expected)
-    assert FIRST > UNSEEN

@@ -1,0 +1,114 @@
+"""What follows kept states: the answers that they have not seen and the queries, of many users.
+
+The same places as `window_of` gives at the end of a window, without a window for each user.
+Letters: B users, N interactions of all of them, P places after the states, K skills of a question.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.contract.counts import counts_of
+from models.contract.interaction import PAD, UNKNOWN, UNKNOWN_MS, Query
+from models.contract.window import MISSING_S, History, lags_s
+
+
+@dataclass(frozen=True, slots=True)
+class Following:
+    """Answered places, user by user and oldest first, and a query for each user."""
+
+    answered: dict[str, NDArray[Any]]  # `INPUTS` but for mask -> (P, ...)
+    new: NDArray[np.int64]  # (B,) how many of the places are each user's
+    queries: dict[str, NDArray[Any]]  # the same inputs -> (B, ...)
+    seen: NDArray[np.int64]  # (B,) answers of the window that the state stands for
+
+    def __len__(self) -> int:
+        return len(self.new)
+
+
+def following(
+    history: History,
+    queries: Sequence[Query],
+    *,
+    rows: NDArray[np.int64],
+    before_window: NDArray[np.int64],
+    before_new: NDArray[np.int64],
+    seen: NDArray[np.int64],
+    with_counts: bool,
+) -> Following:
+    """Encode what comes after each user's state.
+
+    `history` holds the interactions of all users, one after the other, `rows` (B,) of each. Of
+    these, the first `before_window` (B,) are before the user's window and the first `before_new`
+    (B,) before the places that the state has not seen; the state stands for `seen` (B,) answers.
+    Without `with_counts` there are none, and a user's rows may begin anywhere up to one before the
+    first new place: that one gives it its lag.
+    """
+    ends = np.cumsum(rows)
+    offsets = ends - rows
+    place = np.arange(len(history)) - np.repeat(offsets, rows)  # of each row among its user's
+    is_new = place >= np.repeat(before_new, rows)
+    lag = lags_s(history.asked_ms)
+    lag[offsets[rows > 0]] = MISSING_S  # before a user's first row is another user's last
+    skills = _skills_of(queries)
+    question = np.array([q.question for q in queries], np.int64)
+    asked_ms = np.array([q.asked_ms for q in queries], np.int64)
+    difficulty = np.array([q.difficulty for q in queries], np.float32)
+    last_ms = np.full(len(queries), UNKNOWN_MS)
+    last_ms[rows > 0] = history.asked_ms[ends[rows > 0] - 1]
+    answered: dict[str, NDArray[Any]] = {
+        "question": history.question[is_new],
+        "skills": history.skills[is_new],
+        "response": history.response[is_new],
+        "lag_s": lag[is_new],
+        "elapsed_s": history.elapsed_s[is_new],
+    }
+    asked: dict[str, NDArray[Any]] = {
+        "question": question,
+        "skills": skills,
+        "response": np.full(len(queries), UNKNOWN),
+        "lag_s": _lag_between(last_ms, asked_ms),
+        "elapsed_s": np.full(len(queries), MISSING_S, np.float32),
+    }
+    if with_counts:
+        in_window = place >= np.repeat(before_window, rows)
+        user = np.repeat(np.arange(len(queries)), rows)
+        counts = counts_of(
+            np.append(history.question[in_window], question),
+            _stacked(history.skills[in_window], skills),
+            np.append(history.response[in_window], asked["response"]),
+            np.concatenate([history.difficulty[in_window], difficulty]),
+            user=np.append(user[in_window], np.arange(len(queries))),
+        )
+        answered["counts"] = counts[: in_window.sum()][is_new[in_window]]
+        asked["counts"] = counts[in_window.sum() :]
+    return Following(answered, rows - before_new, asked, seen)
+
+
+def _lag_between(before_ms: NDArray[np.int64], asked_ms: NDArray[np.int64]) -> NDArray[np.float32]:
+    """Return `lags_s` of pairs, (B,)."""
+    known = (before_ms != UNKNOWN_MS) & (asked_ms != UNKNOWN_MS)
+    lag = np.where(known, np.maximum(asked_ms - before_ms, 0) / 1000, MISSING_S)
+    return lag.astype(np.float32)
+
+
+def _skills_of(queries: Sequence[Query]) -> NDArray[np.int64]:
+    """Return (B, K) skills, padded with PAD."""
+    width = max(len(q.skills) for q in queries)
+    if width == 1:
+        return np.array([q.skills for q in queries], np.int64)
+    return np.array([q.skills + (PAD,) * (width - len(q.skills)) for q in queries], np.int64)
+
+
+def _stacked(above: NDArray[np.int64], below: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return both, one upon the other, padded to the wider one."""
+    width = max(above.shape[1], below.shape[1])
+    both = np.full((len(above) + len(below), width), PAD, np.int64)
+    both[: len(above), : above.shape[1]] = above
+    both[len(above) :, : below.shape[1]] = below
+    return both

@@ -1,0 +1,79 @@
+"""What follows a state is the end of the window that there would be without one."""
+
+from __future__ import annotations
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from models.contract.following import following
+from models.contract.interaction import Query
+from models.contract.window import History, window_of, window_start
+from tests.models.contract.test_window import history_of
+
+LENGTH, CUT = 12, 5
+INPUTS_OF_A_PLACE = ("question", "skills", "response", "lag_s", "elapsed_s", "counts")
+
+
+def joined(histories: list[History]) -> History:
+    return History(
+        *(np.concatenate([getattr(h, f) for h in histories]) for f in History.__slots__[:6])
+    )
+
+
+@given(
+    users=st.lists(st.tuples(st.integers(0, 30), st.integers(0, 30)), min_size=1, max_size=5),
+    with_counts=st.booleans(),
+    seed=st.integers(0, 99),
+)
+def test_places_after_a_state_are_those_of_the_window(users, with_counts, seed):
+    """For every user, whoever stands beside, whatever the state has seen."""
+    rng = np.random.default_rng(seed)
+    histories, queries, windows, rows = [], [], [], []
+    for number, (total, unseen) in enumerate(users):
+        history = history_of(total, seed + number)
+        query = Query(
+            question=int(rng.integers(1, 9)),
+            skills=tuple(rng.integers(1, 5, rng.integers(1, 3)).tolist()),
+            asked_ms=int(rng.integers(-1, 10**6)),
+            difficulty=(float(number), 2.0),
+        )
+        start = window_start(total, LENGTH, CUT)
+        seen = max(start, total - unseen)
+        first = max(0, (start if with_counts else seen) - 1)
+        histories.append(
+            History(*(getattr(history, f)[first:] for f in History.__slots__[:6]), dropped=first)
+        )
+        queries.append(query)
+        windows.append(window_of(history, query, length=LENGTH, cut=CUT))
+        rows.append(
+            (total - first, start - first if with_counts else 0, seen - first, seen - start)
+        )
+    count, before_window, before_new, shown = np.array(rows).T
+
+    found = following(
+        joined(histories),
+        queries,
+        rows=count,
+        before_window=before_window,
+        before_new=before_new,
+        seen=shown,
+        with_counts=with_counts,
+    )
+
+    begin = 0
+    for number, window in enumerate(windows):
+        new = found.new[number]
+        assert new == len(window) - 1 - shown[number]
+        for name in INPUTS_OF_A_PLACE if with_counts else INPUTS_OF_A_PLACE[:-1]:
+            expected = getattr(window, name)[len(window) - 1 - new :]
+            answered = found.answered[name][begin : begin + new]
+            got = [*answered, found.queries[name][number]]
+            for one, other in zip(got, expected, strict=True):
+                wide = np.zeros(max(np.size(one), np.size(other)))
+                wide[: np.size(one)] = one
+                padded = np.zeros_like(wide)
+                padded[: np.size(other)] = other
+                np.testing.assert_allclose(wide, padded, rtol=1e-6)
+        begin += new
+    np.testing.assert_array_equal(found.seen, shown)
