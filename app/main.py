@@ -12,6 +12,7 @@ from fastapi import FastAPI
 from app import __version__
 from app.api import description, health, models, predictions, problems, users
 from app.api.deps import State
+from app.api.direct import Direct
 from app.api.edge import Edge
 from app.engine.engine import open_engine
 from app.errors import TracerError
@@ -88,6 +89,7 @@ def create_app(settings: Settings) -> FastAPI:
     for router in (predictions.router, users.router, models.router, health.router):
         app.include_router(router)
     problems.install(app)
+    app.add_middleware(Direct, answers={"/predict": predictions.prediction})
     app.add_middleware(Edge, metrics=metrics)
     description.complete(app)
     return app

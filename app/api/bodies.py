@@ -10,6 +10,8 @@ from typing import Any, TypeVar
 
 from fastapi import Request
 from pydantic import BaseModel, ValidationError
+from starlette.requests import ClientDisconnect
+from starlette.types import Receive, Scope
 
 from app.api.problems import (
     BodyTooLarge,
@@ -29,34 +31,52 @@ def body_of(model: type[M]) -> Callable[[Request], Awaitable[M]]:
     """
 
     async def read(request: Request) -> M:
-        body = await _bytes_of(request, request.state.max_body_bytes)
-        try:
-            return model.model_validate_json(body)
-        except ValidationError as exc:
-            errors = exc.errors(include_url=False, include_context=False)
-            if errors[0]["type"] == "json_invalid":
-                raise BodyUnreadable(f"{errors[0]['msg']}; JSON in UTF-8 is expected") from exc
-            raise fields_invalid({**e, "loc": ("body", *e["loc"])} for e in errors) from exc
+        body = await bytes_of(request.scope, request.receive, request.state.max_body_bytes)
+        return parsed(model, body)
 
     return read
 
 
-async def _bytes_of(request: Request, limit: int) -> bytes:
-    kind = request.headers.get("content-type", "")
-    if not _is_json(kind):
+def parsed(model: type[M], body: bytes) -> M:
+    """Return a body as `model`; raise `BodyUnreadable` or `FieldsInvalid`."""
+    try:
+        return model.model_validate_json(body)
+    except ValidationError as exc:
+        errors = exc.errors(include_url=False, include_context=False)
+        if errors[0]["type"] == "json_invalid":
+            raise BodyUnreadable(f"{errors[0]['msg']}; JSON in UTF-8 is expected") from exc
+        raise fields_invalid({**e, "loc": ("body", *e["loc"])} for e in errors) from exc
+
+
+async def bytes_of(scope: Scope, receive: Receive, limit: int) -> bytes:
+    """Return the body of a request.
+
+    Raises `MediaTypeUnsupported` or `BodyTooLarge`, and `ClientDisconnect` where it breaks off.
+    """
+    kind, announced = b"", b"0"
+    for name, value in scope["headers"]:
+        if name == b"content-type":
+            kind = value
+        elif name == b"content-length":
+            announced = value
+    if kind != b"application/json" and not _is_json(kind.decode("latin-1")):
         raise MediaTypeUnsupported(
-            f"Content-Type is {kind[:80]!r}; send the body with `Content-Type: application/json`"
+            f"Content-Type is {kind.decode('latin-1')[:80]!r}; "
+            "send the body with `Content-Type: application/json`"
         )
     refusal = f"the body is larger than {limit} bytes; send fewer items at a time"
-    announced = request.headers.get("content-length", "0")
-    if announced.isdecimal() and int(announced) > limit:
+    if announced.isdigit() and int(announced) > limit:
         raise BodyTooLarge(refusal)
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
+    body: bytes = b""
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        body += message.get("body", b"")
         if len(body) > limit:
             raise BodyTooLarge(refusal)
-    return bytes(body)
+        if not message.get("more_body", False):
+            return body
 
 
 def _is_json(kind: str) -> bool:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import re
 from time import perf_counter
 from uuid import uuid4
 
-from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.api.problems import problem_of, response_of
@@ -19,7 +19,17 @@ errors = logging.getLogger(__name__)
 _GOOD_ID = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
 _QUIET = frozenset({"/livez", "/readyz", "/metrics"})  # asked every few seconds, for ever
 _NO_ROUTE = "none"
+_PROCESS, _count = uuid4().hex[:20], itertools.count()  # unlike any other process's
 _LEFT = 499  # nothing was answered: the caller had gone
+
+
+def _given_id(scope: Scope) -> str | None:
+    """Return the id that the caller has given the request, if it is one."""
+    for name, value in scope["headers"]:
+        if name == b"x-request-id":
+            given: str = value.decode("latin-1")
+            return given if _GOOD_ID.fullmatch(given) else None
+    return None
 
 
 class Edge:
@@ -36,8 +46,7 @@ class Edge:
             return
         # Routes match the path as it was sent, so that an id may hold a slash as %2F.
         scope["path"] = scope.get("raw_path", scope["path"].encode()).decode("latin-1")
-        given = Headers(scope=scope).get("x-request-id", "")
-        request = Request(given if _GOOD_ID.fullmatch(given) else uuid4().hex)
+        request = Request(_given_id(scope) or f"{_PROCESS}{next(_count):012x}")
         token = current_request.set(request)
         started, status = perf_counter(), 0
 
@@ -45,10 +54,10 @@ class Edge:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                headers = MutableHeaders(scope=message)
-                headers["x-request-id"] = request.id
+                headers = message["headers"]
+                headers.append((b"x-request-id", request.id.encode()))
                 if timing := request.server_timing:
-                    headers["server-timing"] = timing
+                    headers.append((b"server-timing", timing.encode()))
             await send(message)
 
         self._metrics.in_progress.inc()

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends
+import orjson
+from fastapi import APIRouter, Depends, Request
 from starlette.responses import Response
 
 from app.api import description
-from app.api.bodies import body_of, valid_items
-from app.api.deps import TracerDep, WriterDep
+from app.api.bodies import body_of, bytes_of, parsed, valid_items
+from app.api.deps import State, TracerDep, WriterDep
 from app.api.problems import problem_of
 from app.api.schemas import BatchAnswer, BatchRequest, Prediction, PredictionRequest
 
@@ -35,17 +36,22 @@ INLINE = {
         PredictionRequest, ("stored history", STORED), ("inline history", INLINE)
     ),
 )
-async def predict(
-    body: Annotated[PredictionRequest, Depends(body_of(PredictionRequest))],
-    tracer: TracerDep,
-    write: WriterDep,
-) -> Response:
+async def predict(request: Request) -> Response:
     """How likely the user is to answer this question right, asked now.
 
     Nothing is recorded. An unknown question or skill is answered from what is known and listed in
     `unseen`; a user without a history is answered with the prior and flagged `cold_start`.
     """
-    return write(await tracer.predict(body.to_ask()))
+    body = await bytes_of(request.scope, request.receive, request.state.max_body_bytes)
+    content = await prediction(request.scope["state"], body)
+    return Response(content, media_type="application/json")
+
+
+async def prediction(state: State, body: bytes) -> bytes:
+    """Answer a body of `POST /predict`: for the route, and for `app.api.direct` before it."""
+    found = await state["tracer"].predict(parsed(PredictionRequest, body).to_ask())
+    with state["metrics"].stage("serialize"):
+        return orjson.dumps(found)
 
 
 @router.post(

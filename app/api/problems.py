@@ -128,6 +128,11 @@ def install(app: FastAPI) -> None:
 
 
 async def _answer_tracer_error(_: Request, exc: Exception) -> Response:
+    return answer_of(exc)
+
+
+def answer_of(exc: Exception) -> Response:
+    """Return the answer to a failure, and note in the log what is ours."""
     problem = problem_of(exc)
     if problem["status"] >= 500:
         log.warning("request_failed", extra={"code": problem["code"]})

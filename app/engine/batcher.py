@@ -43,6 +43,7 @@ class Bounds:
     max_items: int  # of one run
     max_places: int  # rows times longest length of one run; a longer single item still runs
     max_waiting: int
+    max_inline_places: int = 0  # a run of no more is done in the event loop itself
 
 
 @dataclass(slots=True, eq=False)
@@ -67,10 +68,12 @@ class _Run(NamedTuple, Generic[Item, Result]):
 class Batcher(Generic[Item, Result]):
     """Runs `score` over waiting items, as many together as fit.
 
-    Nobody waits while a thread is idle: there is no time to gather in, what comes during a run
-    goes into the next. Every caller gets a result or a `TracerError`. The queue belongs to the
-    event loop's thread: a job goes to a thread in the very call that finds one idle, and a run's
-    end wakes its callers in one step. Leaving `async with` lets nobody in and answers who is in.
+    Nobody waits while a thread is idle: there is no time to gather in but the turn of the event
+    loop in which the first one comes, and what comes during a run goes into the next. Every caller
+    gets a result or a `TracerError`. The queue belongs to the event loop's thread, and a run's end
+    wakes its callers in one step. A run that is shorter than the way to a thread and back
+    (`max_inline_places`) is done in the loop. Leaving `async with` lets nobody in and answers who
+    is in.
     """
 
     def __init__(
@@ -96,6 +99,7 @@ class Batcher(Generic[Item, Result]):
         self._alone: deque[_Job[Item, Result]] = deque()  # of batches that failed: one by one
         self._runs: dict[object, _Run[Item, Result]] = {}  # in a thread now
         self._is_open = False
+        self._is_due = False  # this turn of the loop ends with a dispatch
         self._is_done = asyncio.Event()  # nobody waits and nothing runs
 
     async def submit(self, item: Item) -> Answered[Result]:
@@ -105,7 +109,7 @@ class Batcher(Generic[Item, Result]):
         open, `ScoringFailed` where the item could not be run even alone.
         """
         job = self._enqueue(item)
-        self._dispatch()
+        self._dispatch_soon()
         try:
             return await job.answer
         finally:
@@ -120,7 +124,7 @@ class Batcher(Generic[Item, Result]):
             except TracerError as exc:
                 jobs.append(exc)
         entered = [job for job in jobs if isinstance(job, _Job)]
-        self._dispatch()
+        self._dispatch_soon()
         try:
             if entered:
                 await asyncio.wait([job.answer for job in entered])
@@ -188,14 +192,48 @@ class Batcher(Generic[Item, Result]):
 
     # -- runs ----------------------------------------------------------------------------------
 
+    def _dispatch_soon(self) -> None:
+        """Dispatch when all who come in this turn of the loop are in."""
+        if not self._is_due:
+            self._is_due = True
+            self._loop.call_soon(self._dispatch_due)
+
+    def _dispatch_due(self) -> None:
+        self._is_due = False
+        self._dispatch()
+
     def _dispatch(self) -> None:
-        """Give every idle thread a batch, while there is any."""
-        while (self._waiting or self._alone) and self._workers.take(self._dispatch):
-            batch = self._next()
+        """Give every idle thread a batch, while there is any; run a small one here."""
+        while self._waiting or self._alone:
+            if self._is_small():
+                self._run_here(self._next(self._bounds.max_items, self._bounds.max_inline_places))
+                continue
+            if not self._workers.take(self._dispatch):
+                return
+            # Threads that stand idle take their share of a burst, which is sooner done in parallel.
+            share = math.ceil(len(self._waiting) / (self._workers.idle + 1))
+            batch = self._next(min(share, self._bounds.max_items), self._bounds.max_places)
             mark = object()
             self._runs[mark] = _Run(batch, self._clock())
             future = self._workers.run(partial(self._timed, [job.item for job in batch]))
             future.add_done_callback(partial(self._report, mark))
+
+    def _is_small(self) -> bool:
+        """The next batch may be run in the loop."""
+        most = self._bounds.max_inline_places
+        if not most:
+            return False
+        oldest = self._alone[0] if self._alone else next(iter(self._waiting))
+        return oldest.places <= most
+
+    def _run_here(self, batch: list[_Job[Item, Result]]) -> None:
+        future: Future[_Ran[Result]] = Future()
+        try:
+            future.set_result(self._timed([job.item for job in batch]))
+        except Exception as exc:  # as from a thread
+            future.set_exception(exc)
+        self._answer(batch, future)
+        self._note_done()
 
     def _timed(self, items: Sequence[Item]) -> _Ran[Result]:
         """Score, in a thread."""
@@ -224,18 +262,22 @@ class Batcher(Generic[Item, Result]):
         if not (self._is_open or self._waiting or self._alone or self._runs):
             self._is_done.set()
 
-    def _next(self) -> list[_Job[Item, Result]]:
+    def _next(self, most: int, longest_of_all: int) -> list[_Job[Item, Result]]:
         """Take the oldest job out of the queue, and with it the nearest in length that fit."""
         if self._alone:
             return [self._alone.popleft()]
         oldest = next(iter(self._waiting))
-        # Threads that stand idle take their share of a burst, which is sooner done in parallel.
-        share = math.ceil(len(self._waiting) / (self._workers.idle + 1))
         batch = [oldest]
         longest = oldest.places
-        similar = [j for j in self._waiting if _are_similar(j.places, oldest.places)]
-        for job in sorted(similar[1:], key=lambda job: abs(job.places - oldest.places)):
-            if len(batch) >= min(share, self._bounds.max_items):
+        similar = [
+            j
+            for j in self._waiting
+            if j.places <= longest_of_all and _are_similar(j.places, oldest.places)
+        ]
+        # The oldest is among them, but for one too long to share a run.
+        others = (job for job in similar if job is not oldest)
+        for job in sorted(others, key=lambda job: abs(job.places - oldest.places)):
+            if len(batch) >= most:
                 break
             longer = max(longest, job.places)
             if (len(batch) + 1) * longer <= self._bounds.max_places:

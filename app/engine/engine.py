@@ -9,6 +9,7 @@ import time
 from collections.abc import AsyncIterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from app.engine.artifact import Artifact, open_artifact
@@ -26,6 +27,10 @@ log = logging.getLogger(__name__)
 
 _THREADS_IN_A_RUN = 1
 """Runs go side by side, one a core: a recurrence gains nothing from more threads in one run."""
+
+
+_INLINE_PLACES = 4
+"""A few steps from a kept state take less time than the way to a thread and back."""
 
 
 class Engine:
@@ -73,12 +78,15 @@ async def open_engine(
         max_places=settings.batch_max_places,
         max_waiting=settings.queue_max_items,
     )
+    in_the_loop = replace(bounds, max_inline_places=_INLINE_PLACES)
     # On a GPU one run at a time: what comes meanwhile is better off together in the next.
     side_by_side = count if choice.effective == "cpu" else 1
     async with AsyncExitStack() as stack:
         workers = await stack.enter_async_context(Workers(side_by_side))
 
-        async def shared(name: str, score: Score[Item, Result]) -> Batcher[Item, Result]:
+        async def shared(
+            name: str, score: Score[Item, Result], bounds: Bounds = bounds
+        ) -> Batcher[Item, Result]:
             batcher = Batcher(
                 name, score, workers, bounds, drain_s=settings.drain_s, observer=observer
             )
@@ -88,7 +96,7 @@ async def open_engine(
         for artifact in artifacts:
             name = artifact.manifest.name
             windows = await shared(name, artifact.scorer)
-            kept = await shared(name, artifact.kept) if artifact.kept else None
+            kept = await shared(name, artifact.kept, in_the_loop) if artifact.kept else None
             models[name] = ServedModel(artifact, windows, kept)
         yield Engine(models, choice)
 
