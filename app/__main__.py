@@ -7,6 +7,7 @@ cannot be had, 2 a setting is wrong, 3 a part cannot be opened (the reason is th
 from __future__ import annotations
 
 import argparse
+import gc
 import logging
 import os
 import signal
@@ -34,6 +35,10 @@ class Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Open everything and listen."""
         await super().startup(sockets)
+        # Vocabularies are some hundred thousand objects that live as long as the process: walked
+        # through again and again, they stop every caller for tens of milliseconds.
+        gc.collect()
+        gc.freeze()
         for server in self.servers if self.started else ():
             for listening in server.sockets:
                 host, port = listening.getsockname()[:2]

@@ -6,10 +6,10 @@ A tracer speaks outside ids above and a model's integers below. It knows no HTTP
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -77,12 +77,19 @@ class ModelRef:
     version: str
 
 
+class SkillVector(NamedTuple):
+    """A probability for every skill, in the order of their ids."""
+
+    skill_ids: tuple[str, ...]
+    values: NDArray[np.float32]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prediction:
     """How likely the user is to answer right, and what that stands on."""
 
     p_correct: float
-    knowledge_state: dict[str, float] | None  # skill id -> probability
+    knowledge_state: SkillVector | dict[str, np.float32] | None  # skill id -> probability
     model: ModelRef
     history_length: int
     truncated: bool  # part of the history did not take part
@@ -96,7 +103,7 @@ class KnowledgeState:
 
     skill_ids: Sequence[str]
     names: Sequence[str | None]
-    probabilities: list[float]
+    probabilities: NDArray[np.float32]
     answers: list[int]  # kept interactions that touched the skill
     as_of: int | None  # asked_ms of the newest interaction
     model: ModelRef
@@ -273,7 +280,7 @@ class Tracer:
         """Return every skill's probability; a user never seen gets the network's start state."""
         model, vocabulary = self._knowledge, self._knowledge.vocabulary
         past = await self._stored(user_id, [model], whole=True)
-        scored = await self._knowledge_of(past)
+        vector = _vector_of(await self._knowledge_of(past))
         touched = np.bincount(
             past.history(vocabulary).skills.ravel(), minlength=vocabulary.n_skills
         )
@@ -281,7 +288,7 @@ class Tracer:
         return KnowledgeState(
             skill_ids=vocabulary.skill_ids,
             names=[vocabulary.skill_names.get(s) for s in vocabulary.skill_ids],
-            probabilities=_rounded(scored.knowledge_state),
+            probabilities=vector,
             answers=touched[FIRST:].tolist(),
             as_of=newest[0] if newest and newest[0] != UNKNOWN_MS else None,
             model=_ref(model),
@@ -370,6 +377,8 @@ class Tracer:
         self, user_id: str, models: Sequence[ServedModel], *, whole: bool = False
     ) -> _Past:
         """Read what these models need of a user; with `whole`, all interactions kept as well."""
+        if len(models) == 1 and not whole and models[0].name in self._rules:
+            return await self._standing(user_id, models[0])
         rules = {m.name: self._rules[m.name] for m in models if m.name in self._rules}
         last = max((m.window.length for m in models if m.name not in rules), default=0)
         with self._metrics.stage("store_read"), self._watched():
@@ -391,6 +400,21 @@ class Tracer:
             standings=dict(zip(rules, standings, strict=True)),
         )
 
+    async def _standing(self, user_id: str, model: ServedModel) -> _Past:
+        """Read what a single model needs that keeps a state: the way of most predictions."""
+        with self._metrics.stage("store_read"), self._watched():
+            standing = await self._states.stand(user_id, self._rules[model.name])
+            sets = await self._named_sets(self._unknown_sets(standing.interactions, [model]))
+        self._metrics.states_found.labels(model.name, _found(standing)).inc()
+        return _Past(
+            interactions=standing.interactions,
+            dropped=standing.first,
+            length=standing.kept,
+            sets=sets,
+            user_id=user_id,
+            standings={model.name: standing},
+        )
+
     async def _newest(self, user_id: str, last: int) -> StoredHistory:
         """Read nothing where nothing is wanted."""
         if not last:
@@ -400,11 +424,15 @@ class Tracer:
     def _unknown_sets(
         self, interactions: NDArray[np.void], models: Sequence[ServedModel]
     ) -> set[int]:
+        if not len(interactions) or not interactions["skills_key"].any():
+            return set()  # the common case: callers leave skills to the vocabulary
         vocabularies = {m.vocabulary.fingerprint: m.vocabulary for m in models}
         return {k for v in vocabularies.values() for k in v.unknown_sets(interactions).tolist()}
 
     async def _named_sets(self, keys: set[int]) -> dict[int, tuple[int, ...]]:
         """Return the members of skill sets; what a key stands for never changes, so it is kept."""
+        if not keys:
+            return {}
         if missing := keys - self._sets.keys():
             if len(self._sets) + len(missing) > _SETS_KEPT:
                 self._sets.clear()
@@ -497,24 +525,36 @@ class Tracer:
 
     def _selected(
         self, scored: Scored, wanted: bool | Sequence[str]
-    ) -> tuple[dict[str, float], list[Unseen]]:
+    ) -> tuple[SkillVector | dict[str, np.float32], list[Unseen]]:
         vocabulary = self._knowledge.vocabulary
-        values = _rounded(scored.knowledge_state)
+        values = _vector_of(scored)
         if isinstance(wanted, bool):
-            return dict(zip(vocabulary.skill_ids, values, strict=True)), []
+            return SkillVector(vocabulary.skill_ids, values), []
         places = {s: vocabulary.skill_of(s) for s in wanted}
         known = {s: values[p - FIRST] for s, p in places.items() if p != UNSEEN}
         return known, [Unseen("skill", s) for s, p in places.items() if p == UNSEEN]
 
-    @contextmanager
-    def _watched(self) -> Iterator[None]:
+    def _watched(self) -> _Watched:
         """Note whether the store answers."""
-        try:
-            yield
-        except StoreUnavailable:
+        return _Watched(self._metrics)
+
+
+class _Watched:
+    """Notes whether the store answers what stands in its `with`."""
+
+    __slots__ = ("_metrics",)
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            self._metrics.store_up.set(1)
+        elif issubclass(kind, StoreUnavailable):
             self._metrics.store_up.set(0)
-            raise
-        self._metrics.store_up.set(1)
 
 
 def _required(engine: Engine, name: str, setting: str) -> ServedModel:
@@ -544,10 +584,9 @@ def _ref(model: ServedModel) -> ModelRef:
     return ModelRef(model.name, model.version)
 
 
-def _rounded(vector: NDArray[np.float32] | None) -> list[float]:
-    assert vector is not None, "the knowledge model gives a vector: it was asked at the start"
-    values: list[float] = np.round(vector.astype(np.float64), _DECIMALS).tolist()
-    return values
+def _vector_of(scored: Scored) -> NDArray[np.float32]:
+    assert scored.knowledge_state is not None, "the knowledge model was asked for it at the start"
+    return scored.knowledge_state
 
 
 def _members(keys: Iterable[int], texts: Mapping[int, str]) -> dict[int, tuple[int, ...]]:

@@ -9,8 +9,6 @@ import logging
 import sys
 import time
 import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from time import perf_counter
@@ -144,17 +142,9 @@ class Metrics:
         for stage in STAGES:
             self.stage_duration.labels(stage)
 
-    @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
+    def stage(self, name: str) -> _Stage:
         """Time a stage; stages that run one after the other add up in the request's own sum."""
-        started = perf_counter()
-        try:
-            yield
-        finally:
-            spent_s = perf_counter() - started
-            self.stage_duration.labels(name).observe(spent_s)
-            if request := current_request.get():
-                request.stages_s[name] = request.stages_s.get(name, 0.0) + spent_s
+        return _Stage(name, self.stage_duration.labels(name))
 
     def waited(self, name: str, spent_s: float) -> None:
         """Note a stage timed elsewhere; of several at one time a request keeps the longest."""
@@ -162,16 +152,53 @@ class Metrics:
         if request := current_request.get():
             request.stages_s[name] = max(request.stages_s.get(name, 0.0), spent_s)
 
-    def _counter(self, name: str, text: str, *labels: str) -> Counter:
-        return Counter(name, text, labels, registry=self.registry)
+    def _counter(self, name: str, text: str, *labels: str) -> Any:
+        return _labelled(Counter(name, text, labels, registry=self.registry), labels)
 
-    def _gauge(self, name: str, text: str, *labels: str) -> Gauge:
-        return Gauge(name, text, labels, registry=self.registry)
+    def _gauge(self, name: str, text: str, *labels: str) -> Any:
+        return _labelled(Gauge(name, text, labels, registry=self.registry), labels)
 
-    def _histogram(
-        self, name: str, text: str, buckets: tuple[float, ...], *labels: str
-    ) -> Histogram:
-        return Histogram(name, text, labels, buckets=buckets, registry=self.registry)
+    def _histogram(self, name: str, text: str, buckets: tuple[float, ...], *labels: str) -> Any:
+        made = Histogram(name, text, labels, buckets=buckets, registry=self.registry)
+        return _labelled(made, labels)
+
+
+class _Labelled:
+    """A metric whose children are looked up once: its own way takes a lock and joins strings."""
+
+    def __init__(self, metric: Any) -> None:
+        self._metric = metric
+        self._children: dict[tuple[str, ...], Any] = {}
+
+    def labels(self, *values: str) -> Any:
+        """Return the child of these label values."""
+        child = self._children.get(values)
+        if child is None:
+            child = self._children[values] = self._metric.labels(*values)
+        return child
+
+
+def _labelled(metric: Any, labels: tuple[str, ...]) -> Any:
+    return _Labelled(metric) if labels else metric
+
+
+class _Stage:
+    """Times what stands in its `with`."""
+
+    __slots__ = ("_child", "_name", "_started")
+
+    def __init__(self, name: str, child: Histogram) -> None:
+        self._name = name
+        self._child = child
+
+    def __enter__(self) -> None:
+        self._started = perf_counter()
+
+    def __exit__(self, *_: object) -> None:
+        spent_s = perf_counter() - self._started
+        self._child.observe(spent_s)
+        if request := current_request.get():
+            request.stages_s[self._name] = request.stages_s.get(self._name, 0.0) + spent_s
 
 
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "color_message"}

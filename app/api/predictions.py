@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Annotated
 
-import orjson
 from fastapi import APIRouter, Depends, Request
 from starlette.responses import Response
 
@@ -13,6 +12,7 @@ from app.api.bodies import body_of, bytes_of, parsed, valid_items
 from app.api.deps import State, TracerDep, WriterDep
 from app.api.problems import problem_of
 from app.api.schemas import BatchAnswer, BatchRequest, Prediction, PredictionRequest
+from app.api.writing import json_of
 
 router = APIRouter(tags=["predictions"])
 
@@ -51,7 +51,7 @@ async def prediction(state: State, body: bytes) -> bytes:
     """Answer a body of `POST /predict`: for the route, and for `app.api.direct` before it."""
     found = await state["tracer"].predict(parsed(PredictionRequest, body).to_ask())
     with state["metrics"].stage("serialize"):
-        return orjson.dumps(found)
+        return json_of(found)
 
 
 @router.post(

@@ -175,13 +175,14 @@ class Batcher(Generic[Item, Result]):
         answer = self._loop.create_future()
         job: _Job[Item, Result] = _Job(item, len(item), answer, self._clock())
         self._waiting[job] = None
-        self._observer.queue_changed(self._model, len(self._waiting))
         return job
 
     def _abandon(self, jobs: Iterable[_Job[Item, Result]]) -> None:
         """Take out of the queue what nobody waits for any more; answered jobs are not in it."""
         for job in jobs:
-            job.answer.cancel()  # nothing to an answer that is there
+            if job.answer.done() and not job.answer.cancelled():
+                continue
+            job.answer.cancel()
             if job in self._alone:
                 self._alone.remove(job)
             if job in self._waiting:
@@ -200,6 +201,7 @@ class Batcher(Generic[Item, Result]):
 
     def _dispatch_due(self) -> None:
         self._is_due = False
+        self._observer.queue_changed(self._model, len(self._waiting))
         self._dispatch()
 
     def _dispatch(self) -> None:

@@ -108,7 +108,7 @@ class KeptScorer:
             np.array([getattr(k, name) for k in kept]) for name in ("first", "start", "seen")
         )
         return following(
-            self._vocabulary.read(np.concatenate([k.interactions for k in kept]), sets=sets),
+            self._vocabulary.read(_joined([k.interactions for k in kept]), sets=sets),
             [k.query for k in kept],
             rows=np.array([len(k.interactions) for k in kept]),
             before_window=np.maximum(start - first, 0),
@@ -116,3 +116,8 @@ class KeptScorer:
             seen=seen - start,
             with_counts=self.reads_counts,
         )
+
+
+def _joined(arrays: Sequence[NDArray[np.void]]) -> NDArray[np.void]:
+    """Return records one after the other; `np.concatenate` would promote every field first."""
+    return np.frombuffer(b"".join(a.data for a in arrays), arrays[0].dtype)
