@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from app.engine.asked import Asked
 from app.engine.engine import Engine
-from app.engine.kept import Kept
 from app.engine.model import Scored, ServedModel
 from app.errors import (
     ArtifactInvalid,
@@ -26,12 +26,11 @@ from app.errors import (
 )
 from app.records import Answer, KeptAnswer, answers_of, members_of, records_of
 from app.settings import Settings
-from app.store.histories import Histories, Recorded, StoredHistory
+from app.store.histories import Histories, Recorded
 from app.store.states import Standing, StateRule, States
 from app.telemetry import Metrics
 from models.contract.interaction import (
     FIRST,
-    INTERACTION,
     NO_KEY,
     UNKNOWN_MS,
     UNSEEN,
@@ -39,7 +38,7 @@ from models.contract.interaction import (
     key_of,
 )
 from models.contract.vocabulary import Vocabulary
-from models.contract.window import History, Window, window_of, window_start
+from models.contract.window import window_start
 
 _DECIMALS = 7  # what a float32 holds
 _SETS_KEPT = 65_536
@@ -140,39 +139,13 @@ class Readiness:
 
 @dataclass(slots=True, kw_only=True)
 class _Past:
-    """The interactions that predictions stand on, encoded once for each vocabulary."""
+    """What predictions for one user stand on."""
 
-    interactions: NDArray[np.void]  # INTERACTION, for models that keep no state
-    dropped: int  # older ones, not in the array
-    length: int  # kept, in the array or not
+    standings: dict[str, Standing]  # by model
     sets: Mapping[int, Sequence[int]]  # members of the skill sets that no vocabulary knows
     user_id: str | None = None  # None where the history came with the ask
-    standings: dict[str, Standing] = field(default_factory=dict)  # by model, of those that keep
-    read: dict[str, History] = field(default_factory=dict)
     knowledge: asyncio.Task[Scored] | None = None
     catching_up: dict[str, asyncio.Task[Scored]] = field(default_factory=dict)  # by model
-
-    @property
-    def is_empty(self) -> bool:
-        return self.length == 0
-
-    def history(self, vocabulary: Vocabulary) -> History:
-        known = self.read.get(vocabulary.fingerprint)
-        if known is None:
-            known = vocabulary.read(self.interactions, dropped=self.dropped, sets=self.sets)
-            self.read[vocabulary.fingerprint] = known
-        return known
-
-    def window(self, model: ServedModel, query: Query) -> Window:
-        rule = model.window
-        history = self.history(model.vocabulary)
-        return window_of(history, query, length=rule.length, cut=rule.cut)
-
-    def is_truncated(self, model: ServedModel) -> bool:
-        if (standing := self.standings.get(model.name)) is not None:
-            return standing.start > 0
-        total = self.dropped + len(self.interactions)
-        return max(self.dropped, window_start(total, model.window.length, model.window.cut)) > 0
 
 
 class Tracer:
@@ -193,7 +166,7 @@ class Tracer:
         self._engine = engine
         self._histories = histories
         self._states = states
-        self._rules = {m.name: _state_rule(m) for m in engine.models.values() if m.keeps_state}
+        self._rules = {m.name: _state_rule(m) for m in engine.models.values()}
         self._metrics = metrics
         self._kept = settings.history_max_items
         self._sets: dict[int, tuple[int, ...]] = {}
@@ -279,12 +252,15 @@ class Tracer:
     async def knowledge_state(self, user_id: str) -> KnowledgeState:
         """Return every skill's probability; a user never seen gets the network's start state."""
         model, vocabulary = self._knowledge, self._knowledge.vocabulary
-        past = await self._stored(user_id, [model], whole=True)
-        vector = _vector_of(await self._knowledge_of(past))
-        touched = np.bincount(
-            past.history(vocabulary).skills.ravel(), minlength=vocabulary.n_skills
+        past, stored = await asyncio.gather(
+            self._stored(user_id, [model]), self._histories.read(user_id, self._kept)
         )
-        newest = past.interactions["asked_ms"][-1:].tolist()
+        vector = _vector_of(await self._knowledge_of(past))
+        sets = await self._sets_of(stored.interactions)
+        history = vocabulary.read(stored.interactions, sets=sets)
+        touched = np.bincount(history.skills.ravel(), minlength=vocabulary.n_skills)
+        newest = stored.interactions["asked_ms"][-1:].tolist()
+        standing = past.standings[model.name]
         return KnowledgeState(
             skill_ids=vocabulary.skill_ids,
             names=[vocabulary.skill_names.get(s) for s in vocabulary.skill_ids],
@@ -292,9 +268,9 @@ class Tracer:
             answers=touched[FIRST:].tolist(),
             as_of=newest[0] if newest and newest[0] != UNKNOWN_MS else None,
             model=_ref(model),
-            history_length=past.length,
-            truncated=past.is_truncated(model),
-            cold_start=past.is_empty,
+            history_length=standing.kept,
+            truncated=standing.start > 0,
+            cold_start=standing.kept == 0,
         )
 
     # -- about the service itself --------------------------------------------------------------
@@ -358,7 +334,9 @@ class Tracer:
         return self._default if ask.model is None else self._engine.model(ask.model)
 
     def _needed(self, ask: Ask, model: ServedModel) -> list[ServedModel]:
-        return [model] if ask.knowledge_state is False else [model, self._knowledge]
+        if ask.knowledge_state is False or model is self._knowledge:
+            return [model]
+        return [model, self._knowledge]
 
     async def _past(self, ask: Ask, models: Sequence[ServedModel]) -> _Past:
         if ask.history is None:
@@ -366,60 +344,31 @@ class Tracer:
                 raise RequestInvalid("user_id is missing; give it, or a history of its own")
             return await self._stored(ask.user_id, models)
         records = records_of(ask.history)
+        keys = self._unknown_sets(records.interactions, models)
         return _Past(
-            interactions=records.interactions,
-            dropped=0,
-            length=len(records.interactions),
-            sets=_members(self._unknown_sets(records.interactions, models), records.texts),
+            standings={m.name: _given(records.interactions, m) for m in models},
+            sets=_members(keys, records.texts),
         )
 
-    async def _stored(
-        self, user_id: str, models: Sequence[ServedModel], *, whole: bool = False
-    ) -> _Past:
-        """Read what these models need of a user; with `whole`, all interactions kept as well."""
-        if len(models) == 1 and not whole and models[0].name in self._rules:
-            return await self._standing(user_id, models[0])
-        rules = {m.name: self._rules[m.name] for m in models if m.name in self._rules}
-        last = max((m.window.length for m in models if m.name not in rules), default=0)
+    async def _stored(self, user_id: str, models: Sequence[ServedModel]) -> _Past:
+        """Read what these models need of a user."""
+        rules = [self._rules[m.name] for m in models]
         with self._metrics.stage("store_read"), self._watched():
-            stored, standings = await asyncio.gather(
-                self._newest(user_id, self._kept if whole else last),
-                asyncio.gather(*(self._states.stand(user_id, rule) for rule in rules.values())),
-            )
-            arrays = [stored.interactions, *(s.interactions for s in standings)]
-            unknown = set().union(*(self._unknown_sets(a, models) for a in arrays))
-            sets = await self._named_sets(unknown)
-        for name, standing in zip(rules, standings, strict=True):
-            self._metrics.states_found.labels(name, _found(standing)).inc()
-        return _Past(
-            interactions=stored.interactions,
-            dropped=stored.dropped,
-            length=max([stored.length, *(s.kept for s in standings)]),
-            sets=sets,
-            user_id=user_id,
-            standings=dict(zip(rules, standings, strict=True)),
-        )
+            if len(rules) == 1:
+                found = [await self._states.stand(user_id, rules[0])]
+            else:
+                found = await asyncio.gather(*(self._states.stand(user_id, r) for r in rules))
+            keys = {k for s in found for k in self._unknown_sets(s.interactions, models)}
+            sets = await self._named_sets(keys) if keys else {}
+        for model, standing in zip(models, found, strict=True):
+            if model.keeps_state:
+                self._metrics.states_found.labels(model.name, _found(standing)).inc()
+        standings = {m.name: s for m, s in zip(models, found, strict=True)}
+        return _Past(standings=standings, sets=sets, user_id=user_id)
 
-    async def _standing(self, user_id: str, model: ServedModel) -> _Past:
-        """Read what a single model needs that keeps a state: the way of most predictions."""
+    async def _sets_of(self, interactions: NDArray[np.void]) -> dict[int, tuple[int, ...]]:
         with self._metrics.stage("store_read"), self._watched():
-            standing = await self._states.stand(user_id, self._rules[model.name])
-            sets = await self._named_sets(self._unknown_sets(standing.interactions, [model]))
-        self._metrics.states_found.labels(model.name, _found(standing)).inc()
-        return _Past(
-            interactions=standing.interactions,
-            dropped=standing.first,
-            length=standing.kept,
-            sets=sets,
-            user_id=user_id,
-            standings={model.name: standing},
-        )
-
-    async def _newest(self, user_id: str, last: int) -> StoredHistory:
-        """Read nothing where nothing is wanted."""
-        if not last:
-            return StoredHistory(np.empty(0, INTERACTION), 0, 0)
-        return await self._histories.read(user_id, last)
+            return await self._named_sets(self._unknown_sets(interactions, [self._knowledge]))
 
     def _unknown_sets(
         self, interactions: NDArray[np.void], models: Sequence[ServedModel]
@@ -431,8 +380,6 @@ class Tracer:
 
     async def _named_sets(self, keys: set[int]) -> dict[int, tuple[int, ...]]:
         """Return the members of skill sets; what a key stands for never changes, so it is kept."""
-        if not keys:
-            return {}
         if missing := keys - self._sets.keys():
             if len(self._sets) + len(missing) > _SETS_KEPT:
                 self._sets.clear()
@@ -456,17 +403,19 @@ class Tracer:
         if wanted:
             state, unknown = self._selected(knowing, ask.knowledge_state)
             unseen += [u for u in unknown if u not in unseen]
-        self._metrics.predictions.labels(model.name, str(past.is_empty).lower()).inc()
-        self._metrics.history_length.observe(past.length)
+        standing = past.standings[model.name]
+        is_empty = standing.kept == 0
+        self._metrics.predictions.labels(model.name, "true" if is_empty else "false").inc()
+        self._metrics.history_length.observe(standing.kept)
         for unknown_id in unseen:
             self._metrics.unseen.labels(unknown_id.kind).inc()
         return Prediction(
             p_correct=round(float(scored.p_correct), _DECIMALS),
             knowledge_state=state,
             model=_ref(model),
-            history_length=past.length,
-            truncated=past.is_truncated(model),
-            cold_start=past.is_empty,
+            history_length=standing.kept,
+            truncated=standing.start > 0,
+            cold_start=is_empty,
             unseen=unseen,
         )
 
@@ -479,8 +428,7 @@ class Tracer:
 
     async def _caught_up(self, model: ServedModel, past: _Past) -> None:
         """Let a state see all answers once, before several asks go on from it."""
-        standing = past.standings.get(model.name)
-        if standing is None or not standing.new:
+        if past.standings[model.name].new == 0 or not model.keeps_state:
             return
         if model is self._knowledge:
             await self._knowledge_of(past)
@@ -491,23 +439,20 @@ class Tracer:
 
     async def _score(self, model: ServedModel, query: Query, past: _Past) -> Scored:
         """Run a model over its window of `past`, from the state where it keeps one."""
-        standing = past.standings.get(model.name)
-        if standing is None:
-            with self._metrics.stage("window"):
-                window = past.window(model, query)
-            scored = await model.score(window)
+        standing = past.standings[model.name]
+        asked = Asked(
+            interactions=standing.interactions,
+            first=standing.first,
+            start=standing.start,
+            seen=standing.seen,
+            state=standing.state,
+            query=query,
+            sets=past.sets,
+        )
+        if past.user_id is None or not model.keeps_state:
+            scored = await model.score(asked)
         else:
-            scored = await model.follow(
-                Kept(
-                    interactions=standing.interactions,
-                    first=standing.first,
-                    start=standing.start,
-                    seen=standing.seen,
-                    state=standing.state,
-                    query=query,
-                    sets=past.sets,
-                )
-            )
+            scored = await model.follow(asked)
             if standing.new:
                 self._keep(model, standing, scored, past)
         self._metrics.waited("queue", scored.queued_s)
@@ -572,6 +517,13 @@ def _state_rule(model: ServedModel) -> StateRule:
         whole_window=model.reads_whole_window,
         size=model.state_bytes,
     )
+
+
+def _given(interactions: NDArray[np.void], model: ServedModel) -> Standing:
+    """Return how somebody stands whose whole history came with the ask."""
+    total = len(interactions)
+    start = window_start(total, model.window.length, model.window.cut)
+    return Standing(interactions, 0, total, total, start, start, b"", b"")
 
 
 def _found(standing: Standing) -> str:

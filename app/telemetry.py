@@ -26,7 +26,7 @@ from prometheus_client import (
 from prometheus_client.gc_collector import GCCollector
 from prometheus_client.process_collector import ProcessCollector
 
-STAGES = ("store_read", "store_write", "window", "queue", "run", "serialize")
+STAGES = ("store_read", "store_write", "queue", "run", "serialize")
 """Where the time of a request goes; each is one observation an operation, not a request."""
 
 _DURATIONS_S = (

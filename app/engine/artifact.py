@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import onnxruntime
@@ -68,7 +68,8 @@ def open_artifact(folder: Path, provider: Provider, threads: int) -> Artifact:
         graph = manifest.graphs["sequence"]
         session = _session(folder, graph, provider, threads)
         check_ports(graph, session, manifest.n_skills)
-        scorer = OnnxScorer(session, graph, manifest.window.side)  # type: ignore[arg-type]
+        side: Any = manifest.window.side
+        scorer = OnnxScorer(session, graph, side, vocabulary)
         sweep(scorer, manifest)
         compare_golden(scorer, manifest, folder / GOLDEN)
         warm(scorer, manifest)

@@ -10,12 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.engine.artifact import Artifact
+from app.engine.asked import Asked
 from app.engine.batcher import Answered, Batcher
-from app.engine.kept import Kept, KeptScore
+from app.engine.kept import KeptScore
 from app.engine.scorer import WindowScore
 from models.contract.artifact import Manifest, WindowRule
 from models.contract.vocabulary import Vocabulary
-from models.contract.window import Window
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +36,8 @@ class ServedModel:
     def __init__(
         self,
         artifact: Artifact,
-        windows: Batcher[Window, WindowScore],
-        kept: Batcher[Kept, KeptScore] | None,
+        windows: Batcher[Asked, WindowScore],
+        kept: Batcher[Asked, KeptScore] | None,
     ) -> None:
         """`kept` is there where the artifact has a scorer for kept states."""
         self._artifact = artifact
@@ -97,27 +97,27 @@ class ServedModel:
     @property
     def reads_whole_window(self) -> bool:
         """A kept state spares it the runs, not the reading: it counts in the window."""
-        return self._artifact.kept is not None and self._artifact.kept.reads_counts
+        return self._artifact.kept is None or self._artifact.kept.reads_counts
 
-    async def score(self, window: Window) -> Scored:
-        """Return what the model says of a window cut by `self.window`.
+    async def score(self, asked: Asked) -> Scored:
+        """Return what the model says of a whole window, cut by `self.window`, without a state.
 
         Raises `Overloaded`, `ScoringFailed` or `NotReady`.
         """
-        return _scored(await self._windows.submit(window))
+        return _scored(await self._windows.submit(asked))
 
-    async def score_all(self, windows: Sequence[Window]) -> list[Scored | Exception]:
-        """Return for each window, in order, what `score` would return or raise."""
-        outcomes = await self._windows.submit_all(windows)
+    async def score_all(self, asked: Sequence[Asked]) -> list[Scored | Exception]:
+        """Return for each, in order, what `score` would return or raise."""
+        outcomes = await self._windows.submit_all(asked)
         return [_scored(o) if isinstance(o, Answered) else o for o in outcomes]
 
-    async def follow(self, kept: Kept) -> Scored:
+    async def follow(self, asked: Asked) -> Scored:
         """Return what the model says, and the state after all answers.
 
         Only of a model that `keeps_state`. Raises as `score` does.
         """
         assert self._kept is not None, f"{self.name} keeps no state"
-        answered = await self._kept.submit(kept)
+        answered = await self._kept.submit(asked)
         score, state = answered.result
         return Scored(*score, queued_s=answered.queued_s, run_s=answered.run_s, state=state)
 

@@ -9,9 +9,12 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
+from app.engine.asked import Asked, encoded
 from app.errors import ScoringFailed
 from models.contract.artifact import Graph
-from models.contract.window import Side, Window, collate
+from models.contract.following import padded
+from models.contract.vocabulary import Vocabulary
+from models.contract.window import Side
 
 P_CORRECT, KNOWLEDGE_STATE = "p_correct", "knowledge_state"
 
@@ -27,19 +30,32 @@ class WindowScore(NamedTuple):
 class OnnxScorer:
     """One sequence graph. Threads may share it: a run lets go of the interpreter."""
 
-    def __init__(self, session: onnxruntime.InferenceSession, graph: Graph, side: Side) -> None:
+    def __init__(
+        self,
+        session: onnxruntime.InferenceSession,
+        graph: Graph,
+        side: Side,
+        vocabulary: Vocabulary,
+    ) -> None:
         self.session = session
+        self._vocabulary = vocabulary
         self._inputs = [port.name for port in graph.inputs]
         self._outputs = [port.name for port in graph.outputs]
         self.side = side
 
-    def __call__(self, windows: Sequence[Window]) -> list[WindowScore]:
-        """Score windows in one run, padded to the longest of them; the order is kept.
+    @property
+    def reads_counts(self) -> bool:
+        """Counts must be made for it."""
+        return "counts" in self._inputs
+
+    def __call__(self, asked: Sequence[Asked]) -> list[WindowScore]:
+        """Score whole windows in one run, padded to the longest of them; the order is kept.
 
         Raises `ScoringFailed` where a number that comes out is not finite, and ONNX Runtime's own
         errors.
         """
-        return scores_of(self.run(collate(windows, self.side)))
+        after = encoded(asked, self._vocabulary, with_counts=self.reads_counts)
+        return scores_of(self.run(padded(after, self.side)))
 
     def run(self, batch: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         """Run one collated batch and return its outputs by name; raises as a call does."""

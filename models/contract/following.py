@@ -1,6 +1,7 @@
 """What follows kept states: the answers that they have not seen and the queries, of many users.
 
-The same places as `window_of` gives at the end of a window, without a window for each user.
+The same places as `window_of` gives at the end of a window, without a window for each user. Where
+there is no state they are the whole window.
 Letters: B users, N interactions of all of them, P places after the states, K skills of a question.
 """
 
@@ -15,7 +16,8 @@ from numpy.typing import NDArray
 
 from models.contract.counts import counts_of
 from models.contract.interaction import PAD, UNKNOWN, UNKNOWN_MS, Query
-from models.contract.window import MISSING_S, History, lags_s
+from models.contract.masks import key_padding
+from models.contract.window import MISSING_S, PADDING, History, Side, lags_s
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +90,32 @@ def following(
         answered["counts"] = counts[: in_window.sum()][is_new[in_window]]
         asked["counts"] = counts[in_window.sum() :]
     return Following(answered, rows - before_new, asked, seen)
+
+
+def padded(after: Following, side: Side) -> dict[str, NDArray[Any]]:
+    """Return the windows (B, L) of users whose states have seen nothing, as `collate` would."""
+    lengths = after.new + 1
+    longest = int(lengths.max())
+    mask = key_padding(lengths, longest, side)
+    is_query = np.zeros_like(mask)
+    last = lengths - 1 if side == "right" else np.full(len(lengths), longest - 1)
+    is_query[np.arange(len(lengths)), last] = True
+    is_answered = mask & ~is_query
+    batch: dict[str, NDArray[Any]] = {}
+    for name, queries in after.queries.items():
+        answered = after.answered[name]
+        axes = [max(pair) for pair in zip(answered.shape[1:], queries.shape[1:], strict=True)]
+        array = np.full((*mask.shape, *axes), PADDING[name], queries.dtype)
+        for where, values in ((is_answered, answered), (is_query, queries)):
+            if axes:
+                array[where, : values.shape[1]] = (
+                    values  # the widest sets of skills may be either's
+                )
+            else:
+                array[where] = values
+        batch[name] = array
+    batch["mask"] = mask
+    return batch
 
 
 def _lag_between(before_ms: NDArray[np.int64], asked_ms: NDArray[np.int64]) -> NDArray[np.float32]:

@@ -33,7 +33,7 @@ INPUTS: dict[str, tuple[type[np.generic], tuple[str | int, ...]]] = {
 }
 """What every sequence graph reads: name -> dtype and axes, declared once, here."""
 
-_PADDING: dict[str, Any] = {
+PADDING: dict[str, Any] = {
     "question": 0,
     "skills": 0,
     "response": PAD_RESPONSE,
@@ -156,7 +156,7 @@ def collate(windows: Sequence[Window], side: Side = "right") -> dict[str, NDArra
     longest, widest = int(lengths.max()), max(w.skills.shape[1] for w in windows)
     shape = {"batch": len(windows), "sequence": longest, "skills": widest}
     batch: dict[str, NDArray[Any]] = {}
-    for name, padding in _PADDING.items():
+    for name, padding in PADDING.items():
         dtype, axes = INPUTS[name]
         sizes = [shape[a] if isinstance(a, str) else a for a in axes]
         array = np.full(sizes, padding, dtype)

@@ -20,7 +20,7 @@ local function stands(history, states, field, bytes, length, cut, whole)
   local start = over <= 0 and 0 or math.ceil(over / cut) * cut
   start = math.max(start, total - kept)
   local seen, state = start, ""
-  local value = redis.pcall("HGET", states, field)
+  local value = bytes > 0 and redis.pcall("HGET", states, field)  -- some models keep none
   local fits = type(value) == "string" and #value == STATE_HEADER + bytes
   if fits and value:sub(1, 8) == "KTS1" .. name then
     local from, upto = struct.unpack("<I8I8", value, 9)

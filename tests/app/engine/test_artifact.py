@@ -10,6 +10,7 @@ import onnx
 import pytest
 
 from app.engine.artifact import open_artifact
+from app.engine.asked import Asked
 from app.engine.scorer import OnnxScorer
 from app.errors import ArtifactInvalid
 from models.contract.artifact import sha256_of
@@ -279,22 +280,26 @@ def test_a_window_gets_one_answer_in_any_company(model):
         rows = np.zeros(n, INTERACTION)
         rows["question_key"] = [key_of(rng.choice(artifact.vocabulary.question_ids)) for _ in rows]
         rows["response"] = rng.integers(0, 2, n)
-        history = artifact.vocabulary.read(rows)
-        length = artifact.manifest.window.length
-        windows.append(window_of(history, Query(UNSEEN, (UNSEEN,)), length=length))
+        windows.append(asked_after(rows[-artifact.manifest.window.length + 1 :]))
 
     alone = [scorer([w])[0] for w in windows]
     companies = [
         scorer(windows),
         scorer(windows[::-1])[::-1],
-        OnnxScorer(scorer.session, entry, "left")(windows),
-        OnnxScorer(scorer.session, entry, "right")(windows),
+        OnnxScorer(scorer.session, entry, "left", artifact.vocabulary)(windows),
+        OnnxScorer(scorer.session, entry, "right", artifact.vocabulary)(windows),
     ]
 
     assert len({round(one.p_correct, 4) for one in alone}) == len(windows)
     for company in companies:
         for one, other in zip(alone, company, strict=True):
             np.testing.assert_allclose(numbers(other), numbers(one), rtol=0, atol=1e-5)
+
+
+def asked_after(rows) -> Asked:
+    """Return an unseen question with a whole history before it."""
+    query = Query(UNSEEN, (UNSEEN,))
+    return Asked(interactions=rows, first=0, start=0, seen=0, state=b"", query=query)
 
 
 def numbers(score):
@@ -309,7 +314,7 @@ def test_a_knowledge_state_has_a_number_for_every_known_skill(model):
     artifact = open_artifact(SHIPPED[model], "cpu", 1)
     empty = artifact.vocabulary.read(np.empty(0, INTERACTION))
     window = window_of(empty, Query(UNSEEN, (UNSEEN,)), length=10)
-    [score] = artifact.scorer([window])
+    [score] = artifact.scorer([asked_after(np.empty(0, INTERACTION))])
 
     if artifact.has_knowledge_state:
         [row] = artifact.scorer.run(collate([window]))["knowledge_state"]

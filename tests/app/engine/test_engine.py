@@ -8,11 +8,11 @@ import shutil
 import numpy as np
 import pytest
 
+from app.engine.asked import Asked
 from app.engine.engine import newest_versions, open_engine
 from app.errors import ArtifactInvalid, ModelUnknown, NotReady, Overloaded
 from app.settings import Settings
 from models.contract.interaction import INTERACTION
-from models.contract.window import Window, window_of
 from tests.app.conftest import ARTIFACTS, SHIPPED
 
 pytestmark = pytest.mark.anyio
@@ -51,11 +51,12 @@ class Tally:
         self.answered[model] = self.answered.get(model, 0) + items
 
 
-def window(model, n: int) -> Window:
-    """Return a window of `n` right answers to unseen questions, and a known question asked."""
-    history = model.vocabulary.read(np.ones(n, INTERACTION))
+def asked(model, n: int) -> Asked:
+    """Return a known question asked after `n` right answers to unseen questions."""
     query = model.vocabulary.query(model.vocabulary.question_ids[n])
-    return window_of(history, query, length=model.window.length, cut=model.window.cut)
+    return Asked(
+        interactions=np.ones(n, INTERACTION), first=0, start=0, seen=0, state=b"", query=query
+    )
 
 
 async def test_all_models_answer_at_once_as_each_would_alone():
@@ -63,7 +64,7 @@ async def test_all_models_answer_at_once_as_each_would_alone():
     tally = Tally()
     async with open_engine(CPU, tally) as engine:
         models = list(engine.models.values())
-        windows = {m.name: [window(m, n) for n in range(8)] for m in models}
+        windows = {m.name: [asked(m, n) for n in range(8)] for m in models}
         alone = {m.name: [await m.score(w) for w in windows[m.name]] for m in models}
         together = await asyncio.gather(*(m.score_all(windows[m.name]) for m in models))
         stuck_s = engine.stuck_s()
@@ -95,7 +96,7 @@ async def test_what_does_not_fit_the_queue_is_refused_at_its_place():
     tally, small = Tally(), CPU.model_copy(update={"queue_max_items": 2})
     async with open_engine(small, tally) as engine:
         model = engine.model("dkt")
-        windows = [window(model, n) for n in range(4)]
+        windows = [asked(model, n) for n in range(4)]
         first, second = [await model.score(w) for w in windows[:2]]
         found = await model.score_all(windows)
 
@@ -109,11 +110,11 @@ async def test_a_closed_engine_answers_nobody_anew():
     """Who was in when it closed has the answer."""
     async with open_engine(CPU) as engine:
         model = engine.model("last_query")
-        inside = asyncio.create_task(model.score(window(model, 3)))
+        inside = asyncio.create_task(model.score(asked(model, 3)))
         await asyncio.sleep(0)
     with pytest.raises(NotReady):
-        await model.score(window(model, 3))
-    [refused] = await model.score_all([window(model, 3)])
+        await model.score(asked(model, 3))
+    [refused] = await model.score_all([asked(model, 3)])
 
     assert 0 < (await inside).p_correct < 1
     assert isinstance(refused, NotReady)

@@ -8,10 +8,9 @@ import numpy as np
 import pytest
 
 from app.engine.artifact import open_artifact
-from app.engine.kept import Kept
+from app.engine.asked import Asked
 from app.errors import ArtifactInvalid
 from models.contract.interaction import INTERACTION, RIGHT, UNKNOWN_MS, Query, key_of
-from models.contract.window import window_of
 from tests.app.conftest import SHIPPED
 from tests.app.engine.test_artifact import edit_manifest, resign
 
@@ -38,10 +37,10 @@ def drawn(artifact, rng, answers: int) -> tuple[np.ndarray, Query]:
     return rows, vocabulary.query(ids[rng.integers(len(ids))], skill_ids or None, asked_ms)
 
 
-def kept(rows, query, *, seen: int, state: bytes = b"", whole: bool = True) -> Kept:
-    """Return what is left once a state has seen the first `seen` of all rows."""
+def asked(rows, query, *, seen: int = 0, state: bytes = b"", whole: bool = True) -> Asked:
+    """Return the question with what is left once a state has seen the first `seen` of all rows."""
     first = 0 if whole else max(seen - 1, 0)
-    return Kept(
+    return Asked(
         interactions=rows[first:], first=first, start=0, seen=seen, state=state, query=query
     )
 
@@ -50,24 +49,19 @@ def test_states_folded_in_parts_and_in_company_answer_as_whole_windows(artifact)
     """Whatever was folded before, however much is left, whoever is beside."""
     rng = np.random.default_rng(4)
     cases = [drawn(artifact, rng, n) for n in [0, 1, 2, 90, 40, 7, 1, 0, 30]]
-    rule = artifact.manifest.window
-    windows = [
-        window_of(artifact.vocabulary.read(rows), query, length=rule.length, cut=rule.cut)
-        for rows, query in cases
-    ]
-    whole = artifact.kept.reads_counts
     seen = [int(rng.integers(0, len(rows) + 1)) for rows, _ in cases]
-    parts = [kept(rows[:n], query, seen=0) for (rows, query), n in zip(cases, seen, strict=True)]
+    parts = [asked(rows[:n], query) for (rows, query), n in zip(cases, seen, strict=True)]
     states = [score.state.tobytes() for score in artifact.kept(parts)]
 
     found = artifact.kept(
         [
-            kept(rows, query, seen=n, state=state if n else b"", whole=whole)
+            asked(rows, query, seen=n, state=state if n else b"", whole=artifact.kept.reads_counts)
             for (rows, query), n, state in zip(cases, seen, states, strict=True)
         ]
     )
 
-    for one, other in zip(found, artifact.scorer(windows), strict=True):
+    expected = artifact.scorer([asked(rows, query) for rows, query in cases])
+    for one, other in zip(found, expected, strict=True):
         assert one.score.p_correct == pytest.approx(other.p_correct, abs=1e-5)
         if other.knowledge_state is not None:
             np.testing.assert_allclose(

@@ -6,9 +6,9 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.contract.following import following
+from models.contract.following import following, padded
 from models.contract.interaction import Query
-from models.contract.window import History, window_of, window_start
+from models.contract.window import History, collate, window_of, window_start
 from tests.models.contract.test_window import history_of
 
 LENGTH, CUT = 12, 5
@@ -77,3 +77,38 @@ def test_places_after_a_state_are_those_of_the_window(users, with_counts, seed):
                 np.testing.assert_allclose(wide, padded, rtol=1e-6)
         begin += new
     np.testing.assert_array_equal(found.seen, shown)
+
+
+@given(
+    totals=st.lists(st.integers(0, 30), min_size=1, max_size=5),
+    side=st.sampled_from(["right", "left"]),
+    with_counts=st.booleans(),
+)
+def test_without_states_they_are_the_windows_collated(totals, side, with_counts):
+    """Array by array, padding too."""
+    histories = [history_of(n, seed) for seed, n in enumerate(totals)]
+    queries = [Query(question=3, skills=(2, 4)[: 1 + n % 2], asked_ms=10**9) for n in totals]
+    starts = np.array([window_start(n, LENGTH, CUT) for n in totals])
+    nothing = np.zeros(len(totals), np.int64)
+
+    found = padded(
+        following(
+            joined(histories),
+            queries,
+            rows=np.array(totals),
+            before_window=starts,
+            before_new=starts,
+            seen=nothing,
+            with_counts=with_counts,
+        ),
+        side,
+    )
+
+    windows = [
+        window_of(h, q, length=LENGTH, cut=CUT) for h, q in zip(histories, queries, strict=True)
+    ]
+    expected = collate(windows, side)
+    assert found.keys() == expected.keys() - ({"counts"} if not with_counts else set())
+    for name, array in found.items():
+        np.testing.assert_allclose(array, expected[name], rtol=1e-6)
+        assert array.dtype == expected[name].dtype
