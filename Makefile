@@ -6,7 +6,7 @@ OUT    ?= artifacts/dkt/4
 DEV     = .venv-dev/bin/python
 PIP     = install --disable-pip-version-check --no-input
 
-.PHONY: serve test lint train evaluate export protocol gradients pictures bench replay docs lock
+.PHONY: serve test lint train evaluate export protocol gradients pictures bench load replay docs lock
 
 # Serve on KT_HOST:KT_PORT (127.0.0.1:8000) with the shipped models and an embedded store
 serve: .venv/ready
@@ -48,6 +48,10 @@ export: .venv-dev/ready
 # Speed beside its floors: the empty route, and the bare run of the model
 bench: .venv-dev/ready
 	$(DEV) -m benchmarks.serving $(ARGS)
+
+# Many callers at a time, beside the empty route
+load: .venv-dev/ready
+	$(DEV) -m benchmarks.load $(ARGS)
 
 # Real students over HTTP: make replay DATA=log.csv [FOLDS=folds.csv FOLD=1] [USERS=40] [MODEL=dkt] [URL=...]
 replay: .venv-dev/ready

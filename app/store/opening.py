@@ -41,7 +41,7 @@ async def open_store(settings: Settings, tell: Tell = lambda *_: None) -> AsyncI
         redis = _client(url, settings)
         stack.push_async_callback(redis.aclose)
         client = RedisClient(redis)
-        states = RedisStates(client, settings.history_max_items, tell)
+        states = RedisStates(client, settings.history_max_items, settings.queue_max_items, tell)
         stack.push_async_callback(states.aclose)
         yield Store(RedisHistories(client, settings.history_max_items, kind), states)
 

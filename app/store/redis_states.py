@@ -44,14 +44,16 @@ class _Kept(NamedTuple):
 class RedisStates:
     """States behind one client."""
 
-    def __init__(self, client: RedisClient, keep: int, tell: Tell) -> None:
+    def __init__(self, client: RedisClient, keep: int, max_waiting: int, tell: Tell) -> None:
         """`keep` is how many interactions are kept; `tell` hears of written, outrun and lost."""
         self._client = client
         self._keep = keep
         self._tell = tell
         self._stand = client.script("stand")
         self._settle = client.script("settle")
-        self._trips: Trips[tuple[str, StateRule], Standing] = Trips(self._standings, _TOGETHER)
+        self._trips: Trips[tuple[str, StateRule], Standing] = Trips(
+            self._standings, most=_TOGETHER, max_waiting=max_waiting
+        )
         self._waiting: deque[_Kept] = deque()
         self._writing: asyncio.Task[None] | None = None
 

@@ -45,7 +45,7 @@ class States(Protocol):
     """States of all users."""
 
     async def stand(self, user_id: str, rule: StateRule) -> Standing:
-        """Return how a user stands; raise `StoreUnavailable` or `StoreCorrupt`.
+        """Return how a user stands; raise `StoreUnavailable`, `StoreCorrupt` or `Overloaded`.
 
         Callers at the same time share a round trip.
         """

@@ -7,6 +7,8 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Generic, TypeVar
 
+from app.errors import Overloaded, StoreUnavailable
+
 Ask = TypeVar("Ask")
 Answer = TypeVar("Answer")
 
@@ -15,16 +17,23 @@ class Trips(Generic[Ask, Answer]):
     """One trip at a time, of all who wait; who comes when none is under way leaves at once."""
 
     def __init__(
-        self, send: Callable[[Sequence[Ask]], Awaitable[Sequence[Answer | Exception]]], most: int
+        self,
+        send: Callable[[Sequence[Ask]], Awaitable[Sequence[Answer | Exception]]],
+        *,
+        most: int,
+        max_waiting: int,
     ) -> None:
         """`send` answers asks in order; it is given up to `most`. Where it raises, all get that."""
         self._send = send
         self._most = most
+        self._max_waiting = max_waiting
         self._waiting: deque[tuple[Ask, asyncio.Future[Answer]]] = deque()
         self._trip: asyncio.Task[None] | None = None
 
     async def __call__(self, ask: Ask) -> Answer:
-        """Return the answer to `ask`, or raise it."""
+        """Return the answer to `ask`, or raise it; `Overloaded` at once where too many wait."""
+        if len(self._waiting) >= self._max_waiting:
+            raise Overloaded(f"{self._max_waiting} callers are waiting for the store already")
         answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         self._waiting.append((ask, answer))
         if self._trip is None:
@@ -45,6 +54,12 @@ class Trips(Generic[Ask, Answer]):
     async def _travel(self, together: list[tuple[Ask, asyncio.Future[Answer]]]) -> None:
         try:
             found = await self._send([ask for ask, _ in together])
+        except StoreUnavailable as exc:
+            # A store that hangs takes its time to be found out: those who wait for the next trip
+            # would only wait as long once more.
+            together += self._waiting
+            self._waiting.clear()
+            found = [exc] * len(together)
         except Exception as exc:  # whoever waits is told of it
             found = [exc] * len(together)
         for (_, answer), one in zip(together, found, strict=True):

@@ -6,6 +6,7 @@ import asyncio
 
 import pytest
 
+from app.errors import Overloaded, StoreUnavailable
 from app.store.trips import Trips
 
 pytestmark = pytest.mark.anyio
@@ -26,6 +27,8 @@ class Road:
     async def send(self, asks):
         self.trips.append(list(asks))
         await self.free.wait()
+        if 99 in asks:
+            raise StoreUnavailable("the road is washed away")
         if 13 in asks:
             raise OSError("the road is closed")
         return [ValueError(str(a)) if a == 7 else 2 * a for a in asks]
@@ -34,7 +37,7 @@ class Road:
 async def test_callers_share_the_trip_after_the_one_under_way():
     """The first does not wait for company."""
     road = Road()
-    trips = Trips(road.send, most=3)
+    trips = Trips(road.send, most=3, max_waiting=9)
     callers = [asyncio.create_task(trips(n)) for n in range(1)]
     await asyncio.sleep(0)
     await asyncio.sleep(0)
@@ -50,7 +53,7 @@ async def test_an_error_is_of_one_or_of_a_trip_and_never_of_the_next():
     """As `send` says it."""
     road = Road()
     road.free.set()
-    trips = Trips(road.send, most=2)
+    trips = Trips(road.send, most=2, max_waiting=9)
 
     found = await asyncio.gather(*(trips(n) for n in (6, 7, 13, 1, 2)), return_exceptions=True)
 
@@ -62,7 +65,7 @@ async def test_an_error_is_of_one_or_of_a_trip_and_never_of_the_next():
 async def test_who_leaves_is_not_taken_along():
     """And the others are."""
     road = Road()
-    trips = Trips(road.send, most=9)
+    trips = Trips(road.send, most=9, max_waiting=9)
     callers = [asyncio.create_task(trips(0))]
     await asyncio.sleep(0.01)
     callers += [asyncio.create_task(trips(n)) for n in (1, 2)]
@@ -74,3 +77,34 @@ async def test_who_leaves_is_not_taken_along():
 
     assert await callers[2] == 4
     assert road.trips == [[0], [2]]
+
+
+async def test_who_waits_behind_a_trip_that_found_no_store_does_not_go_to_see():
+    """A store that hangs is found out once, not once a trip; who comes later tries anew."""
+    road = Road()
+    trips = Trips(road.send, most=1, max_waiting=9)
+    callers = [asyncio.create_task(trips(n)) for n in (99, 1, 2)]
+    await asyncio.sleep(0.01)
+    road.free.set()
+
+    found = await asyncio.gather(*callers, return_exceptions=True)
+
+    assert [type(f) for f in found] == [StoreUnavailable] * 3
+    assert road.trips == [[99]]
+    assert await trips(3) == 6
+
+
+async def test_too_many_waiting_are_refused_at_once():
+    """With the error that says when to come again."""
+    road = Road()
+    trips = Trips(road.send, most=1, max_waiting=2)
+    callers = [asyncio.create_task(trips(0))]
+    await asyncio.sleep(0.01)
+    callers += [asyncio.create_task(trips(n)) for n in (1, 2)]
+    await asyncio.sleep(0.01)
+
+    with pytest.raises(Overloaded, match="2 callers"):
+        await trips(3)
+
+    road.free.set()
+    assert await asyncio.gather(*callers) == [0, 2, 4]
