@@ -18,7 +18,7 @@ from models.training.config import TrainingConfig
 from models.training.fitters import fit
 
 TINY = {
-    "bkt": {"forgets": True},
+    "bkt": {"forgets": True, "length": 64},  # each doubling of it makes the graph longer
     "dkt": {"hidden": 8, "question": True, "lag": "continuous", "elapsed": "categorical"},
     "dkt_asked": {"width": 8, "hidden": 8, "lag": "categorical"},
     "ensemble": {},
