@@ -51,14 +51,14 @@ def publish(folder: Path, out: Path, say: Say = print) -> Manifest:
     metrics, calibration = _metrics(run)
     with _staged(out) as stage:
         graphs: dict[str, Graph] = {}
-        for name in ("sequence", "step", "ask"):
+        for names in (("sequence",), ("step", "ask")):
             try:
-                _, ports, _ = graph_of(run, name)
+                found = {name: graph_of(run, name)[1] for name in names}
             except ValueError:
                 continue  # this network has no state
-            say(f"exporting {ports.file}")
-            export_apart(folder, name, stage / ports.file)
-            graphs[name] = ports_of(stage / ports.file, ports)
+            say(f"exporting {' and '.join(ports.file for ports in found.values())}")
+            export_apart(folder, {name: stage / ports.file for name, ports in found.items()})
+            graphs |= {n: ports_of(stage / ports.file, ports) for n, ports in found.items()}
         report = {"sequence": _proved(say, run, stage, graphs, "sequence")}
         if "step" in graphs:
             report["state"] = _proved(say, run, stage, graphs, "step", "ask")
@@ -74,14 +74,15 @@ def publish(folder: Path, out: Path, say: Say = print) -> Manifest:
     return manifest
 
 
-def export_apart(folder: Path, name: str, path: Path) -> None:
-    """Export one graph in a process of its own; see `export.to_onnx` for the reason."""
-    command = [sys.executable, "-m", "export.to_onnx", str(folder), name, str(path)]
+def export_apart(folder: Path, paths: Mapping[str, Path]) -> None:
+    """Export graphs, by name, in a process of their own; see `export.to_onnx` for the reason."""
+    named = [f"{name}={path}" for name, path in paths.items()]
+    command = [sys.executable, "-m", "export.to_onnx", str(folder), *named]
     done = subprocess.run(  # noqa: S603 - our own words
         command, capture_output=True, text=True, check=False
     )
-    if done.returncode or not path.is_file():
-        raise ExportFailed(f"{name} could not be exported:\n{done.stderr[-4000:]}")
+    if done.returncode or not all(path.is_file() for path in paths.values()):
+        raise ExportFailed(f"{' and '.join(paths)} could not be exported:\n{done.stderr[-4000:]}")
 
 
 def _proved(say: Say, run: Run, stage: Path, graphs: dict[str, Graph], *names: str) -> Any:

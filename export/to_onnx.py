@@ -1,9 +1,11 @@
 """One network -> one ONNX file with dynamic batch, sequence and skills axes.
 
-    python -m export.to_onnx runs/dkt-assist2017 sequence /tmp/sequence.onnx
+    python -m export.to_onnx runs/dkt-assist2017 sequence=/tmp/sequence.onnx
+    python -m export.to_onnx runs/dkt-assist2017 step=/tmp/step.onnx ask=/tmp/ask.onnx
 
-A process of its own for every graph: in torch 2.13 a second LSTM export in one process freezes the
-sequence axis, and may do so silently. `export.publish` starts them and checks the axes after.
+A process of its own for every graph with a sequence axis: in torch 2.13 a second LSTM export in one
+process freezes that axis, and may do so silently. `export.publish` starts them and checks the axes
+after.
 """
 
 from __future__ import annotations
@@ -208,15 +210,17 @@ def _drop_unread(model: onnx.ModelProto) -> None:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Export one graph by the command line."""
+    """Export graphs by the command line."""
     parser = argparse.ArgumentParser(prog="python -m export.to_onnx", description=__doc__)
     parser.add_argument("run", type=Path)
-    parser.add_argument("graph", choices=("sequence", "step", "ask"))
-    parser.add_argument("out", type=Path)
+    parser.add_argument("graphs", nargs="+", metavar="GRAPH=FILE", help="sequence, or step and ask")
     given = parser.parse_args(arguments)
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     warnings.simplefilter("ignore")  # torch's own deprecations; the parity check judges the result
-    export(open_run(given.run), given.graph, given.out)
+    run = open_run(given.run)
+    for graph in given.graphs:
+        name, _, path = graph.partition("=")
+        export(run, name, Path(path))
     return 0
 
 
