@@ -36,10 +36,12 @@ protocol: .venv-dev/ready
 gradients: .venv-dev/ready
 	$(DEV) -m models.training.gradients docs/gradients.png $(ARGS)
 
-# Draw the shipped models: AUC by history, reliability
+# Draw the shipped models: AUC by history, by window, reliability
 pictures: .venv-dev/ready
 	$(DEV) -m models.evaluation.picture docs/auc-by-history.png artifacts/*/*
 	$(DEV) -m models.evaluation.reliability_picture docs/reliability.png artifacts/*/*
+	$(DEV) -m models.evaluation.windows artifacts/*/* --history 799 --lengths 25 50 100 200 400 800 --every 10 \
+	  --out docs/auc-by-window.png
 
 # Make a run servable: make export RUN=runs/dkt-plus-assist2017 OUT=artifacts/dkt/4
 export: .venv-dev/ready
