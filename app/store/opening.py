@@ -16,6 +16,9 @@ from app.store.redis_client import RedisClient
 from app.store.redis_histories import RedisHistories
 from app.store.redis_states import RedisStates, Tell
 
+_PER_MODEL = 8
+"""Callers who may wait for the store, over those who may wait for one model."""
+
 
 class Store(NamedTuple):
     """What one server keeps."""
@@ -41,7 +44,9 @@ async def open_store(settings: Settings, tell: Tell = lambda *_: None) -> AsyncI
         redis = _client(url, settings)
         stack.push_async_callback(redis.aclose)
         client = RedisClient(redis)
-        states = RedisStates(client, settings.history_max_items, settings.queue_max_items, tell)
+        states = RedisStates(
+            client, settings.history_max_items, _PER_MODEL * settings.queue_max_items, tell
+        )
         stack.push_async_callback(states.aclose)
         yield Store(RedisHistories(client, settings.history_max_items, kind), states)
 

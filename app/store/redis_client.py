@@ -11,18 +11,23 @@ from typing import Any
 
 from redis.asyncio import Redis
 from redis.exceptions import (
-    ConnectionError as RedisConnectionError,
-)
-from redis.exceptions import (
+    ClusterCrossSlotError,
     NoScriptError,
     OutOfMemoryError,
     RedisError,
     ResponseError,
 )
+from redis.exceptions import (
+    ConnectionError as RedisConnectionError,
+)
 
 from app.errors import StoreCorrupt, StoreFull, StoreUnavailable, TracerError
 
 Run = Callable[[], Awaitable[Any]]
+
+
+class StoreApart(Exception):
+    """The keys of one call do not lie together: the server is of a cluster."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +86,12 @@ class RedisClient:
                 if not repeat:
                     raise
                 return await self.with_scripts(run)
+        except ClusterCrossSlotError as exc:
+            raise StoreApart from exc
+        except ResponseError as exc:
+            if "same slot" in str(exc):  # a script's own words for the same
+                raise StoreApart from exc
+            raise _translated(exc, repeat) from exc
         except (RedisError, OSError) as exc:
             raise _translated(exc, repeat) from exc
 

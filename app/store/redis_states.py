@@ -14,13 +14,14 @@ import logging
 import struct
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextvars import Context
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from app.errors import TracerError
 from app.store.keys import HISTORY, STATES
-from app.store.redis_client import RedisClient, corrupt
+from app.store.redis_client import RedisClient, Script, StoreApart, corrupt
 from app.store.states import Standing, StateRule
 from app.store.trips import Trips
 from models.contract.interaction import INTERACTION
@@ -28,10 +29,11 @@ from models.contract.interaction import INTERACTION
 log = logging.getLogger(__name__)
 
 Tell = Callable[[str, int], None]  # what became of states, how many
+_Arguments = tuple[Any, ...]
 
 _TOGETHER = 128  # a script holds up every other caller of the server for as long as it runs
 _WAITING = 4096
-_A_USER = 8  # states of one user, at most
+_A_USER = 32  # states of one user, at most: of every model served, and of some before
 _LIFE_S = 30 * 86_400
 
 
@@ -51,6 +53,7 @@ class RedisStates:
         self._tell = tell
         self._stand = client.script("stand")
         self._settle = client.script("settle")
+        self._is_apart = False  # a cluster: found out by its refusal
         self._trips: Trips[tuple[str, StateRule], Standing] = Trips(
             self._standings, most=_TOGETHER, max_waiting=max_waiting
         )
@@ -69,7 +72,8 @@ class RedisStates:
             self._tell("lost", 1)
         self._waiting.append(_Kept(user_id, rule.key, header + state))
         if self._writing is None:
-            self._writing = asyncio.create_task(self._write())
+            # Apart from the request that it comes from: it writes the states of others as well.
+            self._writing = asyncio.create_task(self._write(), context=Context())
 
     async def aclose(self) -> None:
         """Return when what waits has been written, or cannot be."""
@@ -79,16 +83,12 @@ class RedisStates:
     async def _standings(
         self, asks: Sequence[tuple[str, StateRule]]
     ) -> Sequence[Standing | Exception]:
-        keys = [template % user_id for user_id, _ in asks for template in (HISTORY, STATES)]
-        arguments: list[Any] = [self._keep]
-        for _, rule in asks:
-            wanted = "window" if rule.whole_window else ""
-            arguments += (rule.key, rule.size, rule.length, rule.cut, wanted)
-        found = await self._client.ask(
-            lambda: self._client.redis.evalsha(self._stand.sha, len(keys), *keys, *arguments),
-            repeat=True,
-        )
-        return [corrupt() if len(one) == 1 else _standing(one) for one in found]
+        users = [user_id for user_id, _ in asks]
+        arguments: list[_Arguments] = [
+            (r.key, r.size, r.length, r.cut, "window" if r.whole_window else "") for _, r in asks
+        ]
+        found = await self._run(self._stand, users, (self._keep,), arguments)
+        return [corrupt() if len(one) == 1 else _standing(one) for part in found for one in part]
 
     async def _write(self) -> None:
         try:
@@ -99,21 +99,53 @@ class RedisStates:
             self._writing = None
 
     async def _settled(self, states: Sequence[_Kept]) -> None:
-        keys = [template % s.user_id for s in states for template in (HISTORY, STATES)]
-        arguments: list[Any] = [_LIFE_S, _A_USER]
-        for state in states:
-            arguments += (state.key, state.value)
+        users, arguments = [s.user_id for s in states], [(s.key, s.value) for s in states]
         try:
-            written = await self._client.ask(
-                lambda: self._client.redis.evalsha(self._settle.sha, len(keys), *keys, *arguments),
-                repeat=True,
-            )
+            written = sum(await self._run(self._settle, users, (_LIFE_S, _A_USER), arguments))
         except TracerError as exc:
             log.warning("states_not_kept", extra={"states": len(states), "code": exc.code})
             self._tell("lost", len(states))
             return
         self._tell("written", written)
         self._tell("outrun", len(states) - written)
+
+    async def _run(
+        self,
+        script: Script,
+        users: Sequence[str],
+        common: _Arguments,
+        each: Sequence[_Arguments],
+    ) -> list[Any]:
+        """Run a script for users: one call for all, or, in a cluster, a call for each.
+
+        In a cluster the keys of a script must lie in one slot, and users do not.
+        """
+        if not self._is_apart:
+            try:
+                calls = [_call(script, users, common, each)]
+                together: list[Any] = await self._client.ask(lambda: self._sent(calls), repeat=True)
+                return together
+            except StoreApart:
+                self._is_apart = True
+        calls = [_call(script, [u], common, [one]) for u, one in zip(users, each, strict=True)]
+        found: list[Any] = await self._client.ask(lambda: self._sent(calls), repeat=True)
+        return found
+
+    async def _sent(self, calls: Sequence[_Arguments]) -> list[Any]:
+        """Send calls in one go."""
+        if len(calls) == 1:
+            return [await self._client.redis.evalsha(*calls[0])]
+        pipe = self._client.redis.pipeline(transaction=False)
+        for call in calls:
+            pipe.evalsha(*call)
+        return await pipe.execute()
+
+
+def _call(
+    script: Script, users: Sequence[str], common: _Arguments, each: Sequence[_Arguments]
+) -> _Arguments:
+    keys = [template % user_id for user_id in users for template in (HISTORY, STATES)]
+    return (script.sha, len(keys), *keys, *common, *(part for one in each for part in one))
 
 
 def _standing(found: Sequence[Any]) -> Standing:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
+from contextvars import Context
 from typing import Generic, TypeVar
 
 from app.errors import Overloaded, StoreUnavailable
@@ -37,7 +38,8 @@ class Trips(Generic[Ask, Answer]):
         answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         self._waiting.append((ask, answer))
         if self._trip is None:
-            self._trip = asyncio.create_task(self._run())
+            # Apart from the request that it begins with: it is of others as well.
+            self._trip = asyncio.create_task(self._run(), context=Context())
         return await answer
 
     async def _run(self) -> None:

@@ -29,16 +29,18 @@ for at = 1, #new, RECORD do
   end
 end
 
+local is_named = value ~= "" and value:sub(5, 8) ~= string.rep("\0", 4)  -- once they were not
 local count = (value == "" and 0 or (#value - HEADER) / RECORD) + #added
 if count > keep * 1.25 then
   -- Cut down to what is kept, not on every call: the copy is shared by a quarter of the appends.
   local dropped = value == "" and 0 or struct.unpack("<I8", value, 9)
   local records = value:sub(HEADER + 1) .. table.concat(added)
-  local name = value == "" and ARGV[3] or value:sub(5, 8)
+  local name = is_named and value:sub(5, 8) or ARGV[3]
   local header = "KTH1" .. name .. struct.pack("<I8", dropped + count - keep)
   redis.call("SET", KEYS[1], header .. records:sub(-keep * RECORD))
 elseif #added > 0 then
   local header = value == "" and "KTH1" .. ARGV[3] .. string.rep("\0", 8) or ""
   redis.call("APPEND", KEYS[1], header .. table.concat(added))
+  if value ~= "" and not is_named then redis.call("SETRANGE", KEYS[1], 4, ARGV[3]) end
 end
 return {#added, left_out, math.min(count, keep)}

@@ -1,36 +1,36 @@
--- Keep states, each only where it is of the history that is there now and knows more of it than the
--- one kept: whoever writes last, the furthest stays.
+-- Keep states, each only where it is of the history that is there now and knows no less of it than
+-- the one kept: whoever writes last, the furthest stays. One that knows as much takes its place, so
+-- that a damaged one does not last.
 -- KEYS: history, states, history, states, ... ARGV: seconds that states live, most states of a user;
 -- then, for each two keys: field, state with its header.
 -- Returns how many were kept.
-local HEADER, RECORD = 16, 40
+local HEADER, RECORD, STATE_HEADER, NO_NAME = 16, 40, 24, string.rep("\0", 4)
 
-local function numbers(value)
-  return struct.unpack("<I8I8", value, 9)
-end
-
-local function is_of(history, value)
+-- The number after the last record of the history that a state is of; nil if there is no such one.
+local function total_of(history, value)
   local size = redis.pcall("STRLEN", history)
-  if type(size) == "table" or size == 0 then return false end
+  if type(size) == "table" or size == 0 then return nil end
   local header = redis.call("GETRANGE", history, 0, HEADER - 1)
-  if header:sub(1, 4) ~= "KTH1" or header:sub(5, 8) ~= value:sub(5, 8) then return false end
-  local _, seen = numbers(value)
-  return seen <= struct.unpack("<I8", header, 9) + (size - HEADER) / RECORD
+  local name = value:sub(5, 8)
+  if header:sub(1, 4) ~= "KTH1" or header:sub(5, 8) ~= name or name == NO_NAME then return nil end
+  return struct.unpack("<I8", header, 9) + (size - HEADER) / RECORD
 end
 
-local function is_further(states, field, value)
+local function is_further(states, field, value, total)
+  local _, seen = struct.unpack("<I8I8", value, 9)
+  if seen > total then return false end
   local old = redis.pcall("HGET", states, field)
   if type(old) == "table" then return false end
-  if not old or old:sub(1, 8) ~= value:sub(1, 8) then return true end
-  local old_start, old_seen = numbers(old)
-  local start, seen = numbers(value)
-  return start > old_start or (start == old_start and seen > old_seen)
+  if not old or #old < STATE_HEADER or old:sub(1, 8) ~= value:sub(1, 8) then return true end
+  local _, old_seen = struct.unpack("<I8I8", old, 9)
+  return old_seen > total or seen >= old_seen
 end
 
 local kept = 0
 for i = 1, #KEYS, 2 do
   local states, field, value = KEYS[i + 1], ARGV[i + 2], ARGV[i + 3]
-  if is_of(KEYS[i], value) and is_further(states, field, value) then
+  local total = total_of(KEYS[i], value)
+  if total and is_further(states, field, value, total) then
     -- States of versions that are served no more: they are caches, and made again where wanted.
     if redis.call("HEXISTS", states, field) == 0
       and redis.call("HLEN", states) >= tonumber(ARGV[2]) then

@@ -5,7 +5,7 @@
 -- Returns for each {records, number of the first one, records kept, number after the newest one,
 -- number of the first record a state stands on, number after the last one in it, state, name of the
 -- history}; or {error}. Without a state that fits, the last two numbers are the same.
-local HEADER, RECORD, STATE_HEADER = 16, 40, 24
+local HEADER, RECORD, STATE_HEADER, NO_NAME = 16, 40, 24, string.rep("\0", 4)
 
 local function stands(history, states, field, bytes, length, cut, whole)
   local size = redis.pcall("STRLEN", history)
@@ -21,7 +21,8 @@ local function stands(history, states, field, bytes, length, cut, whole)
   start = math.max(start, total - kept)
   local seen, state = start, ""
   local value = bytes > 0 and redis.pcall("HGET", states, field)  -- some models keep none
-  local fits = type(value) == "string" and #value == STATE_HEADER + bytes
+  -- A history without a name may have been forgotten by a server that knew of no states.
+  local fits = type(value) == "string" and #value == STATE_HEADER + bytes and name ~= NO_NAME
   if fits and value:sub(1, 8) == "KTS1" .. name then
     local from, upto = struct.unpack("<I8I8", value, 9)
     if from == start and upto >= start and upto <= total then

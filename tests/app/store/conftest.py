@@ -7,6 +7,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -24,12 +25,12 @@ def anyio_backend() -> str:
     return "asyncio"
 
 
-@pytest.fixture(scope="session")
-def redis_socket() -> Iterator[Path]:
-    """A server as an operator would run it: not ours to start or stop, found by an address."""
+@contextmanager
+def a_server(*options: str) -> Iterator[Path]:
+    """Run a server as an operator would: not ours to start or stop, found by its socket."""
     folder = Path(tempfile.mkdtemp(prefix="kt-test-"))
     socket = folder / "r.sock"
-    command = [_binary(), "--port", "0", "--unixsocket", str(socket), "--save", ""]
+    command = [_binary(), "--port", "0", "--unixsocket", str(socket), "--save", "", *options]
     with subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL) as process:
         while not socket.exists():
             assert process.poll() is None, "the server did not start"
@@ -37,6 +38,13 @@ def redis_socket() -> Iterator[Path]:
         yield socket
         process.terminate()
     shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="session")
+def redis_socket() -> Iterator[Path]:
+    """A server that the whole session shares."""
+    with a_server() as socket:
+        yield socket
 
 
 @pytest.fixture(params=["redis", "embedded"])

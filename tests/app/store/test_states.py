@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from dataclasses import replace
 from uuid import uuid4
 
 import pytest
+from redis import Redis
 
 from app.errors import StoreCorrupt
+from app.settings import Settings
+from app.store.opening import open_store
 from app.store.states import StateRule
-from tests.app.store.conftest import KEEP
+from tests.app.store.conftest import KEEP, a_server
 from tests.app.store.test_histories import add, answers
 
 pytestmark = pytest.mark.anyio
@@ -181,3 +185,84 @@ async def test_a_spoilt_history_hurts_its_own_caller_alone(store):
 
     assert isinstance(found.pop(10), StoreCorrupt)
     assert [standing.total for standing in found] == list(range(20))
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        b"",
+        b"KTS1abc",
+        b"KTS1" + b"\0" * 20 + b"abcd",
+        b"KTS1%s" + b"\xff" * 8 + b"\x7f" * 8 + b"abcd",
+    ],
+    ids=["empty", "short", "of no history", "of a far future"],
+)
+async def test_a_damaged_state_is_none_and_is_replaced(store, damage):
+    """And spoils no other that is written with it."""
+    users = [uuid4().hex for _ in range(3)]
+    for user_id in users:
+        await add(store.histories, user_id, answers(0, 3))
+    name = (await store.states.stand(users[0], RULE)).history
+    await store.histories._redis.hset(
+        f"kt:s1:{{{users[0]}}}", RULE.key, damage.replace(b"%s", name)
+    )
+
+    standings = [await store.states.stand(user_id, RULE) for user_id in users]
+    for user_id, standing in zip(users, standings, strict=True):
+        store.states.keep(user_id, RULE, standing, b"good")
+    await store.states.aclose()
+
+    assert [standing.state for standing in standings] == [b"", b"", b""]
+    assert [(await store.states.stand(u, RULE)).state for u in users] == [b"good"] * 3
+
+
+async def test_a_state_that_begins_elsewhere_takes_the_place_of_one_that_knows_no_more(store):
+    """As after a change of how much is kept: or it would be made anew for ever."""
+    user_id, later = uuid4().hex, replace(RULE, length=3)
+    await add(store.histories, user_id, answers(0, 5))
+    await kept(store, user_id, later, b"late")
+    standing = await kept(store, user_id)
+
+    assert standing.state == b""
+    assert (await store.states.stand(user_id, RULE)).state == b"abcd"
+
+
+async def test_a_history_without_a_name_keeps_no_states_until_it_has_one(store):
+    """Histories of before had none; a server of then forgets a user and leaves the states."""
+    user_id = uuid4().hex
+    key = f"kt:h1:{{{user_id}}}"
+    await add(store.histories, user_id, answers(0, 2))
+    await store.histories._redis.setrange(key, 4, b"\0\0\0\0")
+
+    nameless = await kept(store, user_id)
+    still = await store.states.stand(user_id, RULE)
+    await add(store.histories, user_id, answers(2, 3))
+    named = await kept(store, user_id)
+
+    assert (nameless.history, still.state, named.state) == (b"\0" * 4, b"", b"")
+    assert named.history != nameless.history
+    assert (await store.states.stand(user_id, RULE)).state == b"abcd"
+    assert named.total == 3
+
+
+async def test_in_a_cluster_every_user_is_asked_for_apart(tmp_path):
+    """Keys of two users lie in two slots: no script may touch both."""
+    with a_server("--cluster-enabled", "yes") as socket:
+        redis = Redis(unix_socket_path=str(socket))
+        redis.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
+        until = time.monotonic() + 10
+        while b"cluster_state:ok" not in redis.execute_command("CLUSTER", "INFO"):
+            assert time.monotonic() < until
+            await asyncio.sleep(0.05)
+        users = [uuid4().hex for _ in range(9)]
+        async with open_store(Settings(redis_url=f"unix://{socket}", data_dir=tmp_path)) as store:
+            for number, user_id in enumerate(users):
+                await add(store.histories, user_id, answers(0, number))
+            first = await asyncio.gather(*(store.states.stand(u, RULE) for u in users))
+            for user_id, standing in zip(users, first, strict=True):
+                store.states.keep(user_id, RULE, standing, b"abcd")
+            await store.states.aclose()
+            second = await asyncio.gather(*(store.states.stand(u, RULE) for u in users))
+
+    assert [s.total for s in first] == list(range(9))
+    assert [s.state for s in second] == [b""] + [b"abcd"] * 8
