@@ -23,9 +23,9 @@ class EngineMeter:
         for model in models:
             self._metrics.model.labels(*model).set(1)
 
-    def queue_changed(self, model: str, waiting: int) -> None:
-        """So many windows wait for a run now."""
-        self._metrics.queue_items.labels(model).set(waiting)
+    def queue_changed(self, model: str, more: int) -> None:
+        """So many more windows wait for a run than before, or fewer."""
+        self._metrics.queue_items.labels(model).inc(more)
 
     def refused(self, model: str) -> None:
         """A window was refused: the queue is full."""

@@ -43,13 +43,15 @@ class Bounds:
     max_items: int  # of one run
     max_places: int  # rows times longest length of one run; a longer single item still runs
     max_waiting: int
-    max_inline_places: int = 0  # a run of no more is done in the event loop itself
+    max_inline_places: int = 0  # an item of no more is run in the event loop itself
+    max_inline_rows: int = 0  # rows to be read for one run there
 
 
 @dataclass(slots=True, eq=False)
 class _Job(Generic[Item, Result]):
     item: Item
     places: int
+    rows: int
     answer: asyncio.Future[Answered[Result]]
     came_s: float
 
@@ -85,10 +87,15 @@ class Batcher(Generic[Item, Result]):
         *,
         drain_s: float = 10.0,
         observer: Observer | None = None,
+        rows: Callable[[Item], int] = len,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`score` gives one result an item, in order; it is called in several threads at once."""
+        """`score` gives one result an item, in order; it is called in several threads at once.
+
+        `rows` tells what must be read for an item, where that is more than its places.
+        """
         self._model = model
+        self._rows = rows
         self._score = score
         self._workers = workers
         self._bounds = bounds
@@ -96,6 +103,8 @@ class Batcher(Generic[Item, Result]):
         self._observer = observer or NoObserver()
         self._clock = clock
         self._waiting: dict[_Job[Item, Result], None] = {}  # oldest first
+        self._small: dict[_Job[Item, Result], None] = {}  # for the loop; oldest first
+        self._told = 0  # how many waited when the observer was last told
         self._alone: deque[_Job[Item, Result]] = deque()  # of batches that failed: one by one
         self._runs: dict[object, _Run[Item, Result]] = {}  # in a thread now
         self._is_open = False
@@ -154,8 +163,10 @@ class Batcher(Generic[Item, Result]):
         except TimeoutError:
             log.error("drain_cut_short", extra={"model": self._model})
         finally:
-            left = [*self._waiting, *self._alone, *(j for r in self._runs.values() for j in r.jobs)]
+            running = (job for run in self._runs.values() for job in run.jobs)
+            left = [*self._waiting, *self._small, *self._alone, *running]
             self._waiting.clear()
+            self._small.clear()
             self._alone.clear()
             for job in left:
                 _fail(job, NotReady(f"stopped before model {self._model!r} had answered"))
@@ -167,14 +178,18 @@ class Batcher(Generic[Item, Result]):
             raise NotReady(
                 f"model {self._model!r} takes no windows: it is not started, or stopping"
             )
-        if len(self._waiting) >= self._bounds.max_waiting:
+        if len(self._waiting) + len(self._small) >= self._bounds.max_waiting:
             self._observer.refused(self._model)
             raise Overloaded(
                 f"{self._bounds.max_waiting} windows are waiting for model {self._model!r} already"
             )
         answer = self._loop.create_future()
-        job: _Job[Item, Result] = _Job(item, len(item), answer, self._clock())
-        self._waiting[job] = None
+        job: _Job[Item, Result] = _Job(item, len(item), self._rows(item), answer, self._clock())
+        is_small = (
+            job.places <= self._bounds.max_inline_places
+            and job.rows <= self._bounds.max_inline_rows
+        )
+        (self._small if is_small else self._waiting)[job] = None
         return job
 
     def _abandon(self, jobs: Iterable[_Job[Item, Result]]) -> None:
@@ -188,7 +203,10 @@ class Batcher(Generic[Item, Result]):
             if job in self._waiting:
                 del self._waiting[job]
                 self._observer.abandoned(self._model)
-                self._observer.queue_changed(self._model, len(self._waiting))
+            elif job in self._small:
+                del self._small[job]
+                self._observer.abandoned(self._model)
+        self._tell_queue()
         self._note_done()
 
     # -- runs ----------------------------------------------------------------------------------
@@ -201,34 +219,44 @@ class Batcher(Generic[Item, Result]):
 
     def _dispatch_due(self) -> None:
         self._is_due = False
-        self._observer.queue_changed(self._model, len(self._waiting))
+        if self._small:
+            self._run_here()
         self._dispatch()
+        self._tell_queue()
+
+    def _tell_queue(self) -> None:
+        """Tell how the queue has changed: several queues may be of one model."""
+        waiting = len(self._waiting) + len(self._small)
+        if waiting != self._told:
+            self._observer.queue_changed(self._model, waiting - self._told)
+            self._told = waiting
 
     def _dispatch(self) -> None:
-        """Give every idle thread a batch, while there is any; run a small one here."""
-        while self._waiting or self._alone:
-            if self._is_small():
-                self._run_here(self._next(self._bounds.max_items, self._bounds.max_inline_places))
-                continue
-            if not self._workers.take(self._dispatch):
-                return
+        """Give every idle thread a batch, while there is any."""
+        while (self._waiting or self._alone) and self._workers.take(self._dispatch):
             # Threads that stand idle take their share of a burst, which is sooner done in parallel.
             share = math.ceil(len(self._waiting) / (self._workers.idle + 1))
-            batch = self._next(min(share, self._bounds.max_items), self._bounds.max_places)
+            batch = self._next(min(share, self._bounds.max_items))
             mark = object()
             self._runs[mark] = _Run(batch, self._clock())
             future = self._workers.run(partial(self._timed, [job.item for job in batch]))
             future.add_done_callback(partial(self._report, mark))
 
-    def _is_small(self) -> bool:
-        """The next batch may be run in the loop."""
-        most = self._bounds.max_inline_places
-        if not most:
-            return False
-        oldest = self._alone[0] if self._alone else next(iter(self._waiting))
-        return oldest.places <= most
-
-    def _run_here(self, batch: list[_Job[Item, Result]]) -> None:
+    def _run_here(self) -> None:
+        """Run the oldest of the small jobs, as many as fit; the rest in the loop's next turn."""
+        batch: list[_Job[Item, Result]] = []
+        rows = 0
+        for job in self._small:
+            rows += job.rows
+            if batch and (
+                len(batch) >= self._bounds.max_items or rows > self._bounds.max_inline_rows
+            ):
+                break
+            batch.append(job)
+        for job in batch:
+            del self._small[job]
+        if self._small:
+            self._dispatch_soon()
         future: Future[_Ran[Result]] = Future()
         try:
             future.set_result(self._timed([job.item for job in batch]))
@@ -261,24 +289,18 @@ class Batcher(Generic[Item, Result]):
             self._note_done()
 
     def _note_done(self) -> None:
-        if not (self._is_open or self._waiting or self._alone or self._runs):
+        if not (self._is_open or self._waiting or self._small or self._alone or self._runs):
             self._is_done.set()
 
-    def _next(self, most: int, longest_of_all: int) -> list[_Job[Item, Result]]:
+    def _next(self, most: int) -> list[_Job[Item, Result]]:
         """Take the oldest job out of the queue, and with it the nearest in length that fit."""
         if self._alone:
             return [self._alone.popleft()]
         oldest = next(iter(self._waiting))
         batch = [oldest]
         longest = oldest.places
-        similar = [
-            j
-            for j in self._waiting
-            if j.places <= longest_of_all and _are_similar(j.places, oldest.places)
-        ]
-        # The oldest is among them, but for one too long to share a run.
-        others = (job for job in similar if job is not oldest)
-        for job in sorted(others, key=lambda job: abs(job.places - oldest.places)):
+        similar = [j for j in self._waiting if _are_similar(j.places, oldest.places)]
+        for job in sorted(similar[1:], key=lambda job: abs(job.places - oldest.places)):
             if len(batch) >= most:
                 break
             longer = max(longest, job.places)
@@ -287,7 +309,7 @@ class Batcher(Generic[Item, Result]):
                 longest = longer
         for job in batch:
             del self._waiting[job]
-        self._observer.queue_changed(self._model, len(self._waiting))
+        self._tell_queue()
         return batch
 
     def _answer(self, jobs: list[_Job[Item, Result]], future: Future[_Ran[Result]]) -> None:

@@ -8,8 +8,8 @@ from typing import Protocol
 class Observer(Protocol):
     """Told of every event of a model's queue, from the event loop's thread."""
 
-    def queue_changed(self, model: str, waiting: int) -> None:
-        """So many windows wait for a run now."""
+    def queue_changed(self, model: str, more: int) -> None:
+        """So many more windows wait for a run than before, or fewer."""
         ...
 
     def refused(self, model: str) -> None:
@@ -40,7 +40,7 @@ class Observer(Protocol):
 class NoObserver:
     """Nobody counts."""
 
-    def queue_changed(self, model: str, waiting: int) -> None:
+    def queue_changed(self, model: str, more: int) -> None:
         """Ignore it."""
 
     def refused(self, model: str) -> None:

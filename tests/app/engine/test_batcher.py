@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import threading
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -56,8 +57,8 @@ class Tally(NoObserver):
     def __init__(self) -> None:
         self.waiting = self.refusals = self.left = self.failures = self.answered = 0
 
-    def queue_changed(self, model, waiting):
-        self.waiting = waiting
+    def queue_changed(self, model, more):
+        self.waiting += more
 
     def refused(self, model):
         self.refusals += 1
@@ -278,3 +279,73 @@ async def test_models_share_threads_and_none_starves():
 
         assert (await kept).result == "KEPT"
         assert (await first).result == "FIRST"
+
+
+def inline(items: int = 4, rows: int = 100) -> Bounds:
+    return replace(bounds(items), max_inline_places=3, max_inline_rows=rows)
+
+
+async def test_small_items_are_run_in_the_loop_and_wait_behind_no_long_one():
+    """Also while every thread is busy; what is longer goes to a thread as ever."""
+    score, here = Gated(), threading.current_thread()
+    ran_in: dict[str, threading.Thread] = {}
+
+    def watched(items):
+        ran_in.update(dict.fromkeys(items, threading.current_thread()))
+        return [item.upper() for item in items] if "long one" not in items else score(items)
+
+    async with Workers(1) as workers, Batcher("m", watched, workers, inline()) as batcher:
+        long = asyncio.create_task(batcher.submit("long one"))
+        while not score.entered.is_set():
+            await asyncio.sleep(0.001)
+        waiting = asyncio.create_task(batcher.submit("long two"))
+        small = await asyncio.wait_for(asyncio.gather(*map(batcher.submit, "abcdefgh")), 5)
+        score.gate.set()
+        await asyncio.gather(long, waiting)
+
+    assert [one.result for one in small] == list("ABCDEFGH")
+    assert {ran_in[item] for item in "abcdefgh"} == {here}
+    assert here not in {ran_in["long one"], ran_in["long two"]}
+
+
+async def test_a_run_in_the_loop_is_bounded_and_lets_others_in_between():
+    """By its items and by the rows that they need read."""
+    score, turns = Echo(), []
+
+    async def somebody_else():
+        while True:
+            turns.append(len(score.runs))
+            await asyncio.sleep(0)
+
+    async with Workers(1) as workers:
+        batcher = Batcher("m", score, workers, inline(rows=50), rows=lambda item: 20)
+        async with batcher:
+            other = asyncio.create_task(somebody_else())
+            await asyncio.gather(*map(batcher.submit, "abcdefgh"))
+            other.cancel()
+
+    assert [len(run) for run in score.runs] == [2, 2, 2, 2]
+    assert {1, 2, 3} <= set(turns)
+
+
+async def test_what_is_poisoned_in_the_loop_fails_alone():
+    """The others of its run are run again."""
+    tally = Tally()
+    async with (
+        Workers(1) as workers,
+        Batcher("m", Fragile(), workers, inline(), observer=tally) as batcher,
+    ):
+        found = await asyncio.gather(*map(batcher.submit, ("a", "!", "b")), return_exceptions=True)
+
+    assert [found[0].result, found[2].result] == ["A", "B"]
+    assert isinstance(found[1], ScoringFailed)
+    assert (tally.waiting, tally.failures) == (0, 1)
+
+
+class Fragile(Echo):
+    """Cannot stand exclamation marks."""
+
+    def __call__(self, items):
+        if "!" in items:
+            raise ValueError("!")
+        return super().__call__(items)

@@ -75,8 +75,8 @@ class Model(NoObserver):
         self.failed_alone: set[Item] = set()
         self.left: set[Item] = set()
 
-    def queue_changed(self, model: str, waiting: int) -> None:
-        self.told_waiting = waiting
+    def queue_changed(self, model: str, more: int) -> None:
+        self.told_waiting += more
 
     def score(self, items):
         self.begun.append((list(items), list(self.queue)))

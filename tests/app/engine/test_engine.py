@@ -33,8 +33,8 @@ class Tally:
         self.answered: dict[str, int] = {}
         self.refusals = 0
 
-    def queue_changed(self, model, waiting):
-        self.waiting[model] = waiting
+    def queue_changed(self, model, more):
+        self.waiting[model] = self.waiting.get(model, 0) + more
 
     def refused(self, model):
         self.refusals += 1
