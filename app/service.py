@@ -6,9 +6,10 @@ A tracer speaks outside ids above and a model's integers below. It knows no HTTP
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,6 +22,7 @@ from app.errors import (
     ArtifactInvalid,
     ModelUnknown,
     RequestInvalid,
+    ScoringFailed,
     StoreUnavailable,
     TracerError,
 )
@@ -39,6 +41,8 @@ from models.contract.interaction import (
 )
 from models.contract.vocabulary import Vocabulary
 from models.contract.window import window_start
+
+log = logging.getLogger(__name__)
 
 _DECIMALS = 7  # what a float32 holds
 _SETS_KEPT = 65_536
@@ -380,12 +384,14 @@ class Tracer:
 
     async def _named_sets(self, keys: set[int]) -> dict[int, tuple[int, ...]]:
         """Return the members of skill sets; what a key stands for never changes, so it is kept."""
-        if missing := keys - self._sets.keys():
-            if len(self._sets) + len(missing) > _SETS_KEPT:
+        known = {k: self._sets[k] for k in keys if k in self._sets}
+        if missing := keys - known.keys():
+            found = _members(missing, await self._histories.texts(missing))
+            if len(self._sets) + len(found) > _SETS_KEPT:  # others may wait here: they have theirs
                 self._sets.clear()
-                missing = keys
-            self._sets |= _members(missing, await self._histories.texts(missing))
-        return {k: self._sets[k] for k in keys if k in self._sets}
+            self._sets |= found
+            known |= found
+        return known
 
     async def _predict(self, ask: Ask, model: ServedModel, past: _Past) -> Prediction:
         vocabulary = model.vocabulary
@@ -440,33 +446,46 @@ class Tracer:
     async def _score(self, model: ServedModel, query: Query, past: _Past) -> Scored:
         """Run a model over its window of `past`, from the state where it keeps one."""
         standing = past.standings[model.name]
-        asked = Asked(
-            interactions=standing.interactions,
-            first=standing.first,
-            start=standing.start,
-            seen=standing.seen,
-            state=standing.state,
-            query=query,
-            sets=past.sets,
-        )
+        asked = _asked(standing, query, past.sets)
         if past.user_id is None or not model.keeps_state:
             scored = await model.score(asked)
         else:
-            scored = await model.follow(asked)
-            if standing.new:
-                self._keep(model, standing, scored, past)
+            scored = await self._followed(model, asked, past)
         self._metrics.waited("queue", scored.queued_s)
         self._metrics.waited("run", scored.run_s)
+        return scored
+
+    async def _followed(self, model: ServedModel, asked: Asked, past: _Past) -> Scored:
+        """Go on from the kept state; where that is spoilt, from none, and keep what comes out."""
+        assert past.user_id is not None, "only what is stored has a state"
+        standing = past.standings[model.name]
+        try:
+            scored = await model.follow(asked)
+        except ScoringFailed:
+            if not standing.state:
+                raise
+            log.warning("state_spoilt", extra={"model": model.name})
+            anew = replace(self._rules[model.name], key="")  # nothing is kept under it
+            standing = await self._states.stand(past.user_id, anew)
+            sets = await self._named_sets(self._unknown_sets(standing.interactions, [model]))
+            scored = await model.follow(_asked(standing, asked.query, sets))
+        if standing.new:
+            self._keep(model, standing, scored, past)
         return scored
 
     def _keep(self, model: ServedModel, standing: Standing, scored: Scored, past: _Past) -> None:
         """Keep the state after all answers, for those who ask next and for this past's own asks."""
         assert scored.state is not None
-        assert past.user_id is not None, "only what is stored has a standing"
+        assert past.user_id is not None
         state = scored.state.tobytes()
         self._metrics.answers_folded.labels(model.name).inc(standing.new)
         self._states.keep(past.user_id, self._rules[model.name], standing, state)
-        past.standings[model.name] = standing._replace(seen=standing.total, state=state)
+        standing = standing._replace(seen=standing.total, state=state)
+        if not model.reads_whole_window and len(standing.interactions) > 1:
+            # The last one gives the query its lag; the state has seen all of them.
+            last = standing.interactions[-1:]
+            standing = standing._replace(interactions=last, first=standing.total - 1)
+        past.standings[model.name] = standing
 
     def _selected(
         self, scored: Scored, wanted: bool | Sequence[str]
@@ -524,6 +543,18 @@ def _given(interactions: NDArray[np.void], model: ServedModel) -> Standing:
     total = len(interactions)
     start = window_start(total, model.window.length, model.window.cut)
     return Standing(interactions, 0, total, total, start, start, b"", b"")
+
+
+def _asked(standing: Standing, query: Query, sets: Mapping[int, Sequence[int]]) -> Asked:
+    return Asked(
+        interactions=standing.interactions,
+        first=standing.first,
+        start=standing.start,
+        seen=standing.seen,
+        state=standing.state,
+        query=query,
+        sets=sets,
+    )
 
 
 def _found(standing: Standing) -> str:

@@ -67,16 +67,18 @@ async def bytes_of(scope: Scope, receive: Receive, limit: int) -> bytes:
     refusal = f"the body is larger than {limit} bytes; send fewer items at a time"
     if announced.isdigit() and int(announced) > limit:
         raise BodyTooLarge(refusal)
-    body: bytes = b""
+    pieces: list[bytes] = []
+    length = 0
     while True:
         message = await receive()
         if message["type"] == "http.disconnect":
             raise ClientDisconnect
-        body += message.get("body", b"")
-        if len(body) > limit:
+        pieces.append(message.get("body", b""))
+        length += len(pieces[-1])
+        if length > limit:
             raise BodyTooLarge(refusal)
         if not message.get("more_body", False):
-            return body
+            return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
 
 def _is_json(kind: str) -> bool:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 
-from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.api.bodies import bytes_of
@@ -51,8 +50,6 @@ class Direct:
             content = await answer(state, body)
         except TracerError as exc:
             await answer_of(exc)(scope, receive, send)
-        except ClientDisconnect:  # nobody is there to be answered
-            return
         else:
             headers = [
                 (b"content-length", b"%d" % len(content)),

@@ -8,6 +8,7 @@ import re
 from time import perf_counter
 from uuid import uuid4
 
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.api.problems import problem_of, response_of
@@ -63,6 +64,8 @@ class Edge:
         self._metrics.in_progress.inc()
         try:
             await self._app(scope, receive, send_with_headers)
+        except ClientDisconnect:  # in the midst of the body: nobody is there to be answered
+            pass
         except Exception as exc:
             errors.error("request_broken", exc_info=exc)
             if status:  # the answer has begun: nothing can be said any more

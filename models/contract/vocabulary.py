@@ -230,6 +230,14 @@ class Vocabulary:
         return keys[order], order + FIRST
 
     @cached_property
+    def _single_keys(self) -> dict[int, int]:
+        """Key of a skill -> the skill."""
+        keys, rows = self._skills_table
+        return {
+            k: s for k, s in zip(keys.tolist(), rows.tolist(), strict=True) if s < self.n_skills
+        }
+
+    @cached_property
     def _usual_row(self) -> NDArray[np.int64]:
         """Question -> the row of its usual skills."""
         row_of = {s: r for r, s in enumerate(self._sets)}
@@ -243,16 +251,18 @@ class Vocabulary:
         sets: Mapping[int, Sequence[int]],
     ) -> NDArray[np.int64]:
         """Put the skills of sets given by their members' keys in place of UNSEEN."""
-        keys, rows = self._skills_table
-        singles = {
-            k: s for k, s in zip(keys.tolist(), rows.tolist(), strict=True) if s < self.n_skills
-        }
+        singles = self._single_keys
         width = max(skills.shape[1], *(len(members) for members in sets.values()))
         wider = np.full((len(skills), width), PAD, np.int64)
         wider[:, : skills.shape[1]] = skills
-        for key, members in sets.items():
-            found = sorted({singles.get(m, UNSEEN) for m in members}) or [UNSEEN]
-            wider[named == np.uint64(key)] = found + [PAD] * (width - len(found))
+        wanted = np.array(sorted(sets), np.uint64)
+        table = np.full((len(wanted), width), PAD, np.int64)
+        for row, key in zip(table, wanted.tolist(), strict=True):
+            found = sorted({singles.get(m, UNSEEN) for m in sets[key]}) or [UNSEEN]
+            row[: len(found)] = found
+        place = np.minimum(np.searchsorted(wanted, named), len(wanted) - 1)
+        is_one = wanted[place] == named
+        wider[is_one] = table[place[is_one]]
         return wider
 
 

@@ -6,6 +6,8 @@ after any appends, across two servers, restarts, lost and spoilt states, and del
 
 from __future__ import annotations
 
+import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from uuid import uuid4
 
@@ -13,6 +15,7 @@ import numpy as np
 import pytest
 import redis
 
+from app import service
 from app.settings import Settings
 from tests.app.conftest import ARTIFACTS, SHIPPED, serving
 from tests.app.store.conftest import redis_socket  # noqa: F401 - a fixture
@@ -167,3 +170,54 @@ def test_the_models_that_are_said_to_keep_states_do():
     """Both of the service's duties are among them: predicting by default, and the vector."""
     assert set(MODELS) <= SHIPPED.keys()
     assert all((SHIPPED[model] / "ask.onnx").is_file() for model in MODELS)
+
+
+def test_a_spoilt_state_is_made_anew_and_costs_no_answer(redis_socket):  # noqa: F811
+    """Here one whose numbers are no numbers; it is replaced, too."""
+    settings = Settings(artifact_dir=ARTIFACTS, redis_url=f"unix://{redis_socket}")
+    learner = Learner(np.random.default_rng(2), 4096)
+    store = redis.Redis(unix_socket_path=str(redis_socket))
+    states = f"kt:s1:{{{learner.user_id}}}"
+    with serving(settings) as client:
+        body = {"interactions": learner.answered(5)}
+        post(client, f"/users/{learner.user_id}/interactions", body)
+        for model in MODELS:
+            post(client, "/predict", learner.ask(model))
+        fields = wait_for(lambda: store.hgetall(states), 2)
+        for field, value in fields.items():
+            spoilt = value[:24] + np.full((len(value) - 24) // 4, np.nan, np.float32).tobytes()
+            store.hset(states, field, spoilt)
+        for model in MODELS:
+            ask = learner.ask(model)
+            agree(post(client, "/predict", ask), post(client, "/predict", learner.inline(ask)))
+        again = wait_for(lambda: store.hgetall(states), 2, fields)
+
+    assert again == fields
+
+
+def wait_for(read, size: int, expected=None):
+    """Read until there are so many, and the expected ones; writing states takes its own time."""
+    until = time.monotonic() + 10
+    while len(found := read()) < size or (expected is not None and found != expected):
+        assert time.monotonic() < until, found
+        time.sleep(0.01)
+    return found
+
+
+def test_skill_sets_that_no_vocabulary_knows_survive_a_full_memory(serve, monkeypatch):
+    """However many callers fill it at the same time."""
+    monkeypatch.setattr(service, "_SETS_KEPT", 6)
+    client = serve()
+    learners = [Learner(np.random.default_rng(n), 4096) for n in range(12)]
+    for number, learner in enumerate(learners):
+        for answer in learner.answered(6):
+            answer["skill_ids"] = [f"own {number}", str(1 + int(learner.rng.integers(50)))]
+        body = {"interactions": learner.answers}
+        post(client, f"/users/{learner.user_id}/interactions", body)
+    asks = [learner.ask(MODELS[n % 2]) for n, learner in enumerate(learners)]
+    with ThreadPoolExecutor(12) as pool:
+        found = list(pool.map(lambda ask: post(client, "/predict", ask), asks))
+
+    for learner, ask, prediction in zip(learners, asks, found, strict=True):
+        agree(prediction, post(client, "/predict", learner.inline(ask)))
+        agree(post(client, "/predict", ask), prediction)
