@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.metadata
-import json
 import shutil
 import subprocess
 import sys
@@ -30,7 +29,7 @@ from models.contract.artifact import (
     sha256_of,
 )
 from models.contract.calibration import Calibration
-from models.evaluation.run import METRICS, Run, RunInvalid, open_run
+from models.evaluation.run import METRICS, Run, RunInvalid, open_run, read_json
 from models.nets.layers.times import LONGEST_S
 
 Say = Callable[[str], None]
@@ -117,11 +116,13 @@ def _metrics(run: Run) -> tuple[Mapping[str, Any], Calibration]:
     measure = f"run `python -m models.evaluation {run.folder}` first"
     if not path.is_file():
         raise RunInvalid(f"{path} is not there: an artifact says how good it is; {measure}")
-    content = json.loads(path.read_text(encoding="utf-8"))
+    content = read_json(path)
     kept = ("data", "split", "users", "scored", "all", "by_history_length")
     measured = Calibration.of(content.get("calibration", {}))
     if dataclasses.replace(measured, ece={}, reliability={}) != run.calibration:
         raise RunInvalid(f"{path} was measured with another calibration than the run's; {measure}")
+    if absent := [k for k in kept if k not in content]:
+        raise RunInvalid(f"{path} says nothing of {', '.join(absent)}; {measure}")
     return {k: content[k] for k in kept}, measured
 
 

@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from models.contract.artifact import WindowRule, sha256_of
+from models.contract.artifact import WindowRule, no_number, sha256_of
 from models.contract.calibration import Calibration
 from models.contract.vocabulary import Vocabulary
 from models.evaluation import calibration
@@ -95,9 +95,9 @@ def take_weights(network: Any, path: Path) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """Read JSON; raise `RunInvalid` naming the file where it holds none."""
+    """Read JSON; raise `RunInvalid` naming the file where it holds none, or NaN."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8"), parse_constant=no_number)
     except ValueError as exc:
         raise RunInvalid(f"{path} is damaged, no JSON: {exc}") from exc
 

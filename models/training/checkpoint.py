@@ -105,4 +105,4 @@ def log_epoch(folder: Path, record: Mapping[str, Any]) -> None:
     path = folder / LOG
     lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
     kept = [line for line in lines if json.loads(line)["epoch"] < record["epoch"]]
-    write_whole(path, "\n".join([*kept, json.dumps(record)]).encode() + b"\n")
+    write_whole(path, "\n".join([*kept, json.dumps(record, allow_nan=False)]).encode() + b"\n")
