@@ -56,6 +56,8 @@ def run(given: argparse.Namespace, console: Console) -> None:
     for option in ("users", "out"):
         if getattr(given, option) is not None:
             raise ValueError(f"--{option} {getattr(given, option)}: is of a folder, not of a cell")
+    if given.split != "test":
+        raise ValueError(f"--split {given.split}: a cell is scored on its protocol's test users")
     page = given.table or PAGE
     if not page.parent.is_dir():
         raise ValueError(f"--table {page}: there is no folder {page.parent}")

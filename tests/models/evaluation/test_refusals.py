@@ -69,6 +69,7 @@ def test_a_measuring_that_cannot_be_meant_is_refused(run, capsys, arguments, sai
         (["--table", "nodir/x.md"], "nodir/x.md"),
         (["--users", "3"], "--users 3"),
         (["--out", "x.json"], "--out x.json"),
+        (["--split", "validation"], "--split validation"),
         (["--rounds", "0"], "--rounds: 0"),
     ],
 )
