@@ -21,6 +21,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("run", type=Path, help="run folder")
     parser.add_argument("out", type=Path, help="artifact folder to make: <model>/<version>")
     given = parser.parse_args(arguments)
+    if given.out.parent.name in ("", "..") or given.out.name == "..":
+        parser.error(f"{given.out}: must end in <model>/<version>, as artifacts/dkt/1 does")
     try:
         manifest = publish(given.run, given.out, lambda line: print(line, file=sys.stderr))
     except (ValueError, OSError, RuntimeError) as exc:

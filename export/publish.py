@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.metadata
-import json
 import shutil
 import subprocess
 import sys
@@ -30,10 +29,13 @@ from models.contract.artifact import (
     sha256_of,
 )
 from models.contract.calibration import Calibration
-from models.evaluation.run import METRICS, Run, RunInvalid, open_run
+from models.evaluation.run import METRICS, Run, RunInvalid, open_run, read_json
 from models.nets.layers.times import LONGEST_S
 
 Say = Callable[[str], None]
+
+
+_OWN_WAY = "read in a way of the network's own, told in its file"
 
 
 class ExportFailed(RuntimeError):
@@ -117,11 +119,13 @@ def _metrics(run: Run) -> tuple[Mapping[str, Any], Calibration]:
     measure = f"run `python -m models.evaluation {run.folder}` first"
     if not path.is_file():
         raise RunInvalid(f"{path} is not there: an artifact says how good it is; {measure}")
-    content = json.loads(path.read_text(encoding="utf-8"))
+    content = read_json(path)
     kept = ("data", "split", "users", "scored", "all", "by_history_length")
     measured = Calibration.of(content.get("calibration", {}))
     if dataclasses.replace(measured, ece={}, reliability={}) != run.calibration:
         raise RunInvalid(f"{path} was measured with another calibration than the run's; {measure}")
+    if absent := [k for k in kept if k not in content]:
+        raise RunInvalid(f"{path} says nothing of {', '.join(absent)}; {measure}")
     return {k: content[k] for k in kept}, measured
 
 
@@ -152,7 +156,7 @@ def _manifest(
         vocabulary=run.vocabulary.fingerprint,
         n_questions=len(run.vocabulary.question_ids),
         n_skills=len(run.vocabulary.skill_ids),
-        features=_features(run),
+        features=_features(run, graphs["sequence"]),
         training={**run.data, "seed": run.seed},
         metrics=metrics,
         parity={**report, "tolerance": parity.TOLERANCE},
@@ -161,43 +165,49 @@ def _manifest(
     )
 
 
-def _features(run: Run) -> dict[str, Any]:
+def _features(run: Run, sequence: Graph) -> dict[str, Any]:
     """Say how each input enters, in words: the graph itself does the encoding.
 
-    A network that reads its inputs in another way than most says so in its `features`.
+    What is not read is told by the graph, which has no input for it. How the rest is read is told
+    by the options that networks share, by a network's own `features`, or left to its file.
     """
-    time = {"missing": -1, "longest_s": LONGEST_S}
-    asked_by = _option(run, "inputs", "both")
-    question = asked_by != "skills" and _option(run, "question", True)
-    usual = {
-        "question": "own embedding" if question else "not read",
-        "skills": "a set: mean of the members' embeddings"
-        if asked_by != "questions"
-        else "not read",
+    config = run.network.config
+    shares = hasattr(config, "inputs") or hasattr(config, "question")
+    times = {"missing": -1, "longest_s": LONGEST_S}
+    told: dict[str, Any] = {
+        "question": "own embedding" if shares else _OWN_WAY,
+        "skills": "a set: mean of the members' embeddings" if shares else _OWN_WAY,
         "response": "moves right by one place; the asked question's is UNKNOWN",
         "counts": {
-            "form": "logarithms and ratios" if _option(run, "counts", False) else "not read",
+            "form": "logarithms and ratios" if hasattr(config, "counts") else _OWN_WAY,
             "is": "right and wrong answers before each place: overall, to the skills (their mean) "
             "and to the question, in the window; to the question, by training users (difficulty, "
             "in vocabulary.json)",
         },
         "lag_s": {
-            "form": _option(run, "lag", "none"),
+            "form": _form(config, "lag"),
             "is": "from the ask before to this ask, at its own place",
-            **time,
+            **times,
         },
         "elapsed_s": {
-            "form": _option(run, "elapsed", "none"),
+            "form": _form(config, "elapsed"),
             "is": "time taken to answer, moves with the response",
-            **time,
+            **times,
         },
+        **getattr(run.network, "features", {}),
     }
-    return {**usual, **getattr(run.network, "features", {})}
+    read = {port.name for port in sequence.inputs}
+    return {name: how if name in read else _not_read(how) for name, how in told.items()}
 
 
-def _option(run: Run, name: str, absent: Any) -> Any:
-    """Return an option of the run's network as it was built; `absent` where it has no such one."""
-    return getattr(run.network.config, name, absent)
+def _form(config: Any, option: str) -> str:
+    """Return how a time is embedded; where it is not, whoever reads it has a way of its own."""
+    form: str = getattr(config, option, "none")
+    return _OWN_WAY if form == "none" else form
+
+
+def _not_read(how: Any) -> Any:
+    return {**how, "form": "not read"} if isinstance(how, dict) else "not read"
 
 
 def _with_files(manifest: Manifest, files: dict[str, str]) -> Manifest:

@@ -19,7 +19,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self, get_origin, get_type_hints
+from typing import Any, NoReturn, Self, get_origin, get_type_hints
 
 from models.contract.calibration import Calibration
 
@@ -83,8 +83,8 @@ class Manifest:
     format: int = FORMAT
 
     def save(self, folder: Path) -> None:
-        """Write `manifest.json`."""
-        text = json.dumps(dataclasses.asdict(self), indent=1, ensure_ascii=False)
+        """Write `manifest.json`; raise `ValueError` for NaN, which JSON has no word for."""
+        text = json.dumps(dataclasses.asdict(self), indent=1, ensure_ascii=False, allow_nan=False)
         (folder / MANIFEST).write_text(text + "\n", encoding="utf-8")
 
     @classmethod
@@ -92,7 +92,7 @@ class Manifest:
         """Read `manifest.json`; raise `ManifestError` where a part is absent or mistyped."""
         path = folder / MANIFEST
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
+            content = json.loads(path.read_text(encoding="utf-8"), parse_constant=no_number)
         except FileNotFoundError:
             raise ManifestError(f"{path} is not there: no artifact") from None
         except ValueError as exc:
@@ -113,6 +113,8 @@ class Manifest:
             raise ManifestError(f"{path}: {exc}") from exc
         if "sequence" not in manifest.graphs:
             raise ManifestError(f"{path}: no graph named 'sequence'")
+        if not (manifest.name and manifest.version):
+            raise ManifestError(f"{path}: name and version must not be empty")
         rule = manifest.window
         if rule.length < 1 or rule.cut < 1 or rule.side not in ("left", "right"):
             raise ManifestError(f"{path}: no windows can be cut by {rule}")
@@ -129,6 +131,11 @@ class Manifest:
         for needed in (VOCABULARY, GOLDEN, *(g.file for g in self.graphs.values())):
             if needed not in self.files:
                 raise ManifestError(f"{folder / MANIFEST} gives no SHA-256 for {needed}")
+
+
+def no_number(word: str) -> NoReturn:
+    """Refuse NaN and Infinity, which Python's reader takes and JSON has not."""
+    raise ValueError(f"{word} stands in it")
 
 
 def sha256_of(path: Path) -> str:

@@ -17,6 +17,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from models.commands import at_least, file_to_write
 from models.contract.logit import p_of
 from models.datasets.dataset import Dataset
 from models.datasets.table import SKILLS_APART, dataset_of
@@ -104,15 +105,15 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m models.datasets.simulator", description="Write simulated learners as CSV."
     )
-    parser.add_argument("out", type=Path)
-    for name, default in (
-        ("users", 200),
-        ("answers", 60),
-        ("questions", 60),
-        ("skills", 8),
-        ("seed", 0),
+    parser.add_argument("out", type=file_to_write)
+    for name, least, default in (
+        ("users", 1, 200),
+        ("answers", 1, 60),
+        ("questions", 1, 60),
+        ("skills", 1, 8),
+        ("seed", 0, 0),
     ):
-        parser.add_argument(f"--{name}", type=int, default=default)
+        parser.add_argument(f"--{name}", type=at_least(least), default=default)
     given = parser.parse_args(arguments)
     simulation = simulate(
         users=given.users,

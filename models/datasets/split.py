@@ -53,6 +53,10 @@ def open_split(config: SplitConfig, *, seed: int) -> Split:
             for part in ("train", "validation", "test")
         }
         _check_apart(config)
+    elif config.folds is not None:
+        raise DatasetError(
+            f"data.folds = {config.folds!r}: name folds of it as data.train, validation and test"
+        )
     else:
         groups = draw_users(data.users, seed=seed)
     parts = {part: data.select(users) for part, users in groups.items()}

@@ -29,10 +29,12 @@ import torch
 from rich.console import Console
 from rich.progress import Progress
 
+from models.commands import at_least, file_to_write
 from models.contract.calibration import Calibration
 from models.contract.vocabulary import Vocabulary
 from models.datasets.dataset import Dataset
 from models.datasets.encoded import EncodedUser, encode
+from models.datasets.known import KNOWN
 from models.evaluation import benchmark
 from models.evaluation.calibration import (
     CALIBRATION,
@@ -55,21 +57,27 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("folder", type=Path, nargs="?", help="run folder, or artifact folder")
     parser.add_argument("--split", choices=("test", "validation"), default="test")
-    parser.add_argument("--users", type=int, help="only the first so many users of the split")
+    parser.add_argument(
+        "--users", type=at_least(1), help="only the first so many users of the split"
+    )
     parser.add_argument("--data", help="folder of the known data sets, if not where it was")
-    parser.add_argument("--out", type=Path, help="JSON file (default: metrics.json in a run)")
-    parser.add_argument("--rounds", type=int, default=200, help="bootstrap rounds")
+    parser.add_argument(
+        "--out", type=file_to_write, help="JSON file (default: metrics.json in a run)"
+    )
+    parser.add_argument("--rounds", type=at_least(1), default=200, help="bootstrap rounds")
     parser.add_argument(
         "--calibration-rows",
-        type=int,
+        type=at_least(1),
         default=50_000,
         help="validation answers to fit on, where each costs a window of its own",
     )
-    parser.add_argument("--threads", type=int, help="torch's threads")
+    parser.add_argument("--threads", type=at_least(1), help="torch's threads")
     benchmark.add_arguments(parser)
     given = parser.parse_args(arguments)
     if given.folder is None and not benchmark.is_asked(given):
         parser.error("name a folder, or --protocol and --model, or --table")
+    if given.folder is not None and (stray := benchmark.steered_by(given)):
+        parser.error(f"{stray} is of a protocol's cell, not of a folder: name one or the other")
     if given.threads:
         torch.set_num_threads(given.threads)
     try:
@@ -85,15 +93,16 @@ def main(arguments: list[str] | None = None) -> int:
             Console(stderr=True),
             calibration_rows=given.calibration_rows,
         )
+        out = given.out
+        if out is None and given.users is None and given.split == "test":
+            out = given.folder / METRICS if content["subject"] == "network" else None
+        if out is not None:
+            write_json(out, content)
     except (ValueError, OSError) as exc:
         print(f"evaluation: {exc}", file=sys.stderr)
         return 1
     print(as_text(content))
-    out = given.out
-    if out is None and given.users is None and given.split == "test":
-        out = given.folder / METRICS if content["subject"] == "network" else None
     if out is not None:
-        write_json(out, content)
         print(f"written to {out}")
     else:
         print(
@@ -124,6 +133,8 @@ def evaluate(
     with the one that its folder has.
     """
     subject = open_subject(folder)
+    if data is not None and (source := subject.data["source"]["set"]) not in KNOWN:
+        raise ValueError(f"--data {data}: says where the known sets lie; {folder} is of {source}")
     parts = subject.split(data)
     started = time.monotonic()
     calibration = subject.run.calibration if subject.run else Calibration()

@@ -47,7 +47,8 @@ def question_mean(train: Users, validation: Users, test: Users) -> Found:
 def question_user_mean(train: Users, validation: Users, test: Users) -> Found:
     """Log odds of the question's mean plus those of the user's own running mean.
 
-    The floor of the README that lies beside the data sets. The log odds of the mean of all are
+    The floor of the README that lies beside the data sets, which learned from the validation users
+    too: there it is higher by up to 0.002. The log odds of the mean of all are
     taken off once, which makes probabilities of them and changes no AUC.
     """
     seen, asked = Rows.of(train), Rows.of(test)

@@ -36,13 +36,31 @@ def is_asked(given: argparse.Namespace) -> bool:
     return bool(given.protocol or given.model or given.table)
 
 
+def steered_by(given: argparse.Namespace) -> str | None:
+    """Return an option of cells that was given, if one was."""
+    named = {
+        "--protocol": given.protocol,
+        "--model": given.model,
+        "--table": given.table,
+        "--folds": given.folds,
+        "--again": given.again,
+        "--of": given.of,
+    }
+    return next((option for option, value in named.items() if value), None)
+
+
 def run(given: argparse.Namespace, console: Console) -> None:
     """Run the cell that was named, if one was, and write the table; raise `ValueError`."""
-    if given.folder is not None:
-        raise ValueError("name a folder, or a protocol and a model: not both")
     if bool(given.protocol) != bool(given.model):
         raise ValueError("--protocol and --model go together")
+    for option in ("users", "out"):
+        if getattr(given, option) is not None:
+            raise ValueError(f"--{option} {getattr(given, option)}: is of a folder, not of a cell")
+    if given.split != "test":
+        raise ValueError(f"--split {given.split}: a cell is scored on its protocol's test users")
     page = given.table or PAGE
+    if not page.parent.is_dir():
+        raise ValueError(f"--table {page}: there is no folder {page.parent}")
     if given.protocol:
         cell = Cell(
             protocol=protocol_named(given.protocol),

@@ -122,7 +122,7 @@ def load(folder: Path, weights: str) -> Calibration:
         return Calibration()
     try:
         calibration = Calibration.of(json.loads(path.read_text(encoding="utf-8")))
-    except (TypeError, ValueError) as exc:
+    except (AttributeError, TypeError, ValueError) as exc:
         raise ValueError(f"{path} is no calibration: {exc}") from exc
     # A run that was trained on since then is another network.
     return calibration if calibration.fitted_on.get("weights") == weights else Calibration()

@@ -16,6 +16,7 @@ from typing import Any
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
+from models.commands import picture_to_write
 from models.contract.artifact import Manifest, ManifestError
 
 PANELS = (("auc", "AUC (higher is better)"), ("ece", "calibration error (lower is better)"))
@@ -26,7 +27,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m models.evaluation.picture", description=__doc__
     )
-    parser.add_argument("out", type=Path, help="PNG or SVG file")
+    parser.add_argument("out", type=picture_to_write, help="PNG or SVG file")
     parser.add_argument("artifacts", type=Path, nargs="+", help="artifact folders")
     given = parser.parse_args(arguments)
     try:

@@ -75,7 +75,10 @@ def rotating(numbers: Sequence[int]) -> tuple[Fold, ...]:
 
 _ROTATING = (
     "AKT's: run k is scored on fold k, chooses its epoch on fold k+1 (5: on 1) and trains on the "
-    "other three; every answer is scored once, from the history before it."
+    "other three; every answer is scored once, from the history before it. AKT cut histories into "
+    "pieces of 200 answers and showed nothing of an earlier piece, so its figures come from at "
+    "most 199 answers before one; what ours may see stands in the column `window`: where that is "
+    "more, some of the difference is due to it."
 )
 
 PROTOCOLS: Mapping[str, Protocol] = {

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
-_PYKT = "pyKT, arXiv 2206.11460"
-_PYKT_BOARD = "leaderboard that mirrors pyKT (RingoTC/KnowledgeTracingLeaderboard)"
+_PYKT = "pyKT, arXiv 2206.11460, second-hand"
+_PYKT_BOARD = "leaderboard that mirrors pyKT (RingoTC/KnowledgeTracingLeaderboard), second-hand"
 _AKT = "AKT, arXiv 2007.12324, table 2"
 
 

@@ -10,7 +10,6 @@ of a run, the manifest of an artifact.
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import sys
 from collections.abc import Mapping, Sequence
@@ -20,9 +19,10 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from models.commands import picture_to_write
 from models.contract.artifact import MANIFEST, Manifest
 from models.contract.calibration import Calibration
-from models.evaluation.run import METRICS
+from models.evaluation.run import METRICS, read_json
 
 STYLES = (("before", "0.6", "s"), ("after", "C0", "o"))
 LEAST_ANSWERS = 10
@@ -34,7 +34,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m models.evaluation.reliability_picture", description=__doc__
     )
-    parser.add_argument("out", type=Path, help="PNG or SVG file")
+    parser.add_argument("out", type=picture_to_write, help="PNG or SVG file")
     parser.add_argument("folders", type=Path, nargs="+", help="run or artifact folders")
     given = parser.parse_args(arguments)
     try:
@@ -61,7 +61,7 @@ def calibration_of(folder: Path) -> Calibration:
     if (folder / MANIFEST).is_file():
         calibration = Manifest.load(folder).calibration
     else:
-        content = json.loads((folder / METRICS).read_text(encoding="utf-8"))
+        content = read_json(folder / METRICS)
         calibration = Calibration.of(content.get("calibration", {}))
     if not calibration.reliability:
         raise ValueError(

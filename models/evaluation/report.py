@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -51,9 +52,20 @@ def report(
     rounds: int = 200,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """Return every metric with its 95 % interval over users, in all and by history length."""
+    """Return every metric with its 95 % interval over users, in all and by history length.
+
+    A metric that a history length has not is left out; raises `ValueError` where all answers
+    together have it not.
+    """
     parts = _parts(users, found)
     measures = {name: _measures(part, rounds, seed) for name, part in parts.items()}
+    for name in (ALL, EVERY):
+        if missing := set(METRICS) - set(measures[name]):
+            raise ValueError(
+                f"{measures[name]['answers']} answers of {measures[name]['users']} users, "
+                f"{HEADLINE if name == ALL else 'all there are'}: no {min(missing)} can be had of "
+                f"them with an interval of {rounds} rounds"
+            )
     bins = {name: part.reliability() for name, part in parts.items() if name != EVERY}
     return {
         "scored": HEADLINE,
@@ -102,7 +114,9 @@ def _measures(part: Part, rounds: int, seed: int) -> dict[str, Any]:
         return measures
     for name, metric in METRICS.items():
         low, high = bootstrap(metric, right, p, user, rounds=rounds, seed=seed)
-        measures[name] = {"value": metric(right, p, None), "low": low, "high": high}
+        found = {"value": metric(right, p, None), "low": low, "high": high}
+        if all(map(math.isfinite, found.values())):  # no AUC of answers that are all right
+            measures[name] = found
     return measures
 
 

@@ -24,6 +24,7 @@ from matplotlib.ticker import NullLocator
 from numpy.typing import NDArray
 from rich.console import Console
 
+from models.commands import at_least, picture_to_write
 from models.contract.artifact import WindowRule
 from models.datasets.encoded import EncodedUser, encode
 from models.evaluation.metrics import auc, bootstrap, drawn_again, interval
@@ -40,13 +41,17 @@ def main(arguments: list[str] | None = None) -> int:
         description="Measure runs or artifacts with windows of several lengths.",
     )
     parser.add_argument("folders", type=Path, nargs="+", help="run or artifact folders")
-    parser.add_argument("--lengths", type=int, nargs="+", default=LENGTHS, help="places, query too")
-    parser.add_argument("--users", type=int, help="only so many users with histories long enough")
-    parser.add_argument("--history", type=int, help="answers before one that is scored")
-    parser.add_argument("--every", type=int, default=1, help="score one answer of so many")
-    parser.add_argument("--rounds", type=int, default=200, help="bootstrap rounds")
+    parser.add_argument(
+        "--lengths", type=at_least(1), nargs="+", default=LENGTHS, help="places, query too"
+    )
+    parser.add_argument(
+        "--users", type=at_least(1), help="only so many users with histories long enough"
+    )
+    parser.add_argument("--history", type=at_least(0), help="answers before one that is scored")
+    parser.add_argument("--every", type=at_least(1), default=1, help="score one answer of so many")
+    parser.add_argument("--rounds", type=at_least(1), default=200, help="bootstrap rounds")
     parser.add_argument("--data", help="folder of the known data sets, if not where it was")
-    parser.add_argument("--out", type=Path, help="PNG or SVG file")
+    parser.add_argument("--out", type=picture_to_write, help="PNG or SVG file")
     given = parser.parse_args(arguments)
     console = Console(stderr=True)
     found = []
@@ -93,13 +98,15 @@ def by_window(
 
     Scored are answers with `history` or more before them, by default as many as fill the longest
     window. Of a length that the network has no positions for, None. Raises `ValueError` where there
-    is no such answer.
+    is no such answer, or where all are right or all wrong.
     """
     history = max(lengths) - 1 if history is None else history
     rows = rows_with(history, encoded, users=users, every=every)
     if not rows:
         raise ValueError(f"{subject.name}: no test user has {history:,} answers before one")
     right = np.array([encoded[u].history.response[r] for u, r in rows])
+    if right.all() or not right.any():
+        raise ValueError(f"{subject.name}: its {len(rows):,} answers are all right or all wrong")
     user = np.array([u for u, _ in rows])
     by_length: dict[str, Any] = {}
     shortest: NDArray[np.float64] | None = None

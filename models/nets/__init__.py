@@ -14,6 +14,7 @@ from typing import Any, Literal, Protocol, cast
 
 from torch import Tensor
 
+from models.contract.typed import check_values
 from models.nets.bkt import BKT, BKTConfig
 from models.nets.dkt import DKT, DKTConfig
 from models.nets.dkt_asked import DKTAsked, DKTAskedConfig
@@ -59,7 +60,7 @@ class Network(Protocol):
 
 
 def build(name: str, config: Mapping[str, Any]) -> Any:
-    """Return a new network; raise `ValueError` naming what is unknown in `name` or `config`."""
+    """Return a new network; raise `ValueError` naming what in `name` or `config` would not do."""
     if name not in NETWORKS:
         raise ValueError(f"network {name!r} is not known; known: {', '.join(NETWORKS)}")
     config_class, network_class = NETWORKS[name]
@@ -69,4 +70,10 @@ def build(name: str, config: Mapping[str, Any]) -> Any:
             f"{name} has no option {', '.join(sorted(unknown))}; "
             f"its options: {', '.join(sorted(known))}"
         )
+    check_values(config_class, config, "model.")
+    for option, value in config.items():
+        if isinstance(value, int) and not isinstance(value, bool) and value < 1:
+            raise ValueError(f"model.{option} = {value}: must be at least 1")  # all are sizes
+        if option.endswith("dropout") and not 0 <= value < 1:
+            raise ValueError(f"model.{option} = {value}: must be from 0 to below 1")
     return network_class(cast(Any, config_class)(**config))

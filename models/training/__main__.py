@@ -19,12 +19,14 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from models.commands import at_least
 from models.datasets.encoded import encode
+from models.datasets.known import KNOWN
 from models.datasets.split import open_split
-from models.evaluation.run import RunInvalid
-from models.nets import build
+from models.evaluation.run import PROGRESS, RunInvalid
 from models.training import checkpoint
-from models.training.config import TrainingConfig
+from models.training.asked_for import network_for
+from models.training.config import ConfigInvalid, TrainingConfig
 from models.training.fitters import fit
 
 
@@ -35,7 +37,9 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("config", type=Path, help="TOML file, as in models/training/configs/")
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder of run folders")
-    parser.add_argument("--threads", type=int, help="torch's threads, whatever the file says")
+    parser.add_argument(
+        "--threads", type=at_least(1), help="torch's threads, whatever the file says"
+    )
     stated = parser.add_argument_group("in place of what the file says")
     stated.add_argument("--name", help="of the run")
     stated.add_argument(
@@ -66,6 +70,11 @@ def _configured(given: argparse.Namespace) -> TrainingConfig:
     folds = {part: getattr(given, part) for part in ("train", "validation", "test")}
     changed: dict[str, Any] = {part: tuple(numbers) for part, numbers in folds.items() if numbers}
     if given.data:
+        if config.data.set not in KNOWN:
+            raise ConfigInvalid(
+                f"--data {given.data}: says where the known sets lie ({', '.join(KNOWN)}); "
+                f"data.set is {config.data.set!r}"
+            )
         changed["folder"] = given.data
     own = {name: getattr(given, name) for name in ("name", "seed", "warm_start")}
     data = dataclasses.replace(config.data, **changed)
@@ -88,12 +97,15 @@ def train(config: TrainingConfig, runs: Path, *, threads: int | None = None) -> 
     console.print(f"reading {config.data.set}")
     split = open_split(config.data, seed=config.seed)
     vocabulary = split.train.vocabulary()
+    if not split.train.users or not split.validation.users:
+        raise RunInvalid("the training and the validation split each need a user")
     folder = runs / config.name
-    goes_on = checkpoint.begin(folder, config, vocabulary, split.description)
     torch.manual_seed(config.seed)
-    network = build(config.network, checkpoint.network_config(config, vocabulary))
-    if config.warm_start and not goes_on:
+    network = network_for(config, vocabulary)
+    if config.warm_start and not (folder / PROGRESS).is_file():
         checkpoint.warm_start(network, runs / config.warm_start)
+    # Only now: what was refused leaves no folder behind that would refuse the corrected command.
+    goes_on = checkpoint.begin(folder, config, vocabulary, split.description)
     weights = sum(p.numel() for p in network.parameters())
     console.print(
         f"{config.network}: {weights:,} weights; "
@@ -107,8 +119,6 @@ def train(config: TrainingConfig, runs: Path, *, threads: int | None = None) -> 
         encode(split.train, vocabulary, leave_own_out=config.fit.leave_own_out),
         encode(split.validation, vocabulary),
     )
-    if not train_users or not validation_users:
-        raise RunInvalid("the training and the validation split each need a user")
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save
+from safetensors.torch import save
 
 from models.contract.vocabulary import Vocabulary
 from models.evaluation.run import (
@@ -21,6 +21,8 @@ from models.evaluation.run import (
     VOCABULARY,
     WEIGHTS,
     RunInvalid,
+    read_json,
+    take_weights,
     write_json,
     write_whole,
 )
@@ -54,7 +56,7 @@ def begin(
     for name, content in files.items():
         path = folder / name
         plain = json.loads(json.dumps(content))  # tuples are lists there
-        if path.is_file() and json.loads(path.read_text(encoding="utf-8")) != plain:
+        if path.is_file() and read_json(path) != plain:
             raise RunInvalid(
                 f"{path} is of another configuration or other data than this training; "
                 f"remove {folder}, or give the training another name"
@@ -71,11 +73,6 @@ def save_weights(folder: Path, network: torch.nn.Module) -> None:
     write_whole(folder / WEIGHTS, save(state))
 
 
-def take_weights(network: torch.nn.Module, path: Path) -> None:
-    """Read what `save_weights` wrote into a network of the same configuration."""
-    network.load_state_dict(load_file(path), strict=True)
-
-
 def warm_start(network: torch.nn.Module, run: Path) -> None:
     """Take the weights of another run; raise `RunInvalid` where they do not fit."""
     path = run / WEIGHTS
@@ -83,8 +80,8 @@ def warm_start(network: torch.nn.Module, run: Path) -> None:
         raise RunInvalid(f"warm_start: {path} is not there; train that run first")
     try:
         take_weights(network, path)
-    except RuntimeError as exc:
-        raise RunInvalid(f"warm_start: {path} does not fit this network: {exc}") from exc
+    except RunInvalid as exc:
+        raise RunInvalid(f"warm_start: {exc}") from exc
 
 
 def save_progress(folder: Path, state: Mapping[str, Any]) -> None:
@@ -95,8 +92,12 @@ def save_progress(folder: Path, state: Mapping[str, Any]) -> None:
 
 
 def load_progress(folder: Path) -> dict[str, Any]:
-    """Read what `save_progress` wrote."""
-    return torch.load(folder / PROGRESS, weights_only=True)  # type: ignore[no-any-return]
+    """Read what `save_progress` wrote; raise `RunInvalid` where the file is damaged."""
+    path = folder / PROGRESS
+    try:
+        return torch.load(path, weights_only=True)  # type: ignore[no-any-return]
+    except Exception as exc:  # torch's reader of damaged bytes raises whatever they lead it to
+        raise RunInvalid(f"{path} is damaged: {exc}; remove {folder} to train anew") from exc
 
 
 def log_epoch(folder: Path, record: Mapping[str, Any]) -> None:
@@ -104,4 +105,4 @@ def log_epoch(folder: Path, record: Mapping[str, Any]) -> None:
     path = folder / LOG
     lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
     kept = [line for line in lines if json.loads(line)["epoch"] < record["epoch"]]
-    write_whole(path, "\n".join([*kept, json.dumps(record)]).encode() + b"\n")
+    write_whole(path, "\n".join([*kept, json.dumps(record, allow_nan=False)]).encode() + b"\n")

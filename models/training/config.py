@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Self, TypeVar
 
 from models.contract.artifact import WindowRule
+from models.contract.typed import check_values
 from models.datasets.split import SplitConfig
 
 Section = TypeVar("Section")
@@ -47,12 +48,18 @@ class FitConfig:
 
     def __post_init__(self) -> None:
         positive = ("epochs", "patience", "lr", "clip_norm", "batch_places", "stretch", "windows")
-        for name in (*positive, "restarts"):
+        for name in (*positive, "validation_rows", "restarts"):
             if not getattr(self, name) > 0:
                 raise ConfigInvalid(f"fit.{name} = {getattr(self, name)!r}: must be above 0")
+        weights = ("weight_decay", "start", "reconstruct", "waviness_l1", "waviness_l2")
+        for name in (*weights, "warmup_steps", "tolerance", "threads"):
+            if not getattr(self, name) >= 0:
+                raise ConfigInvalid(f"fit.{name} = {getattr(self, name)!r}: must be 0 or above")
         for name in ("unseen", "untimed"):
             if not 0 <= getattr(self, name) < 1:
-                raise ConfigInvalid(f"fit.{name} = {getattr(self, name)!r}: must be in 0..1")
+                raise ConfigInvalid(
+                    f"fit.{name} = {getattr(self, name)!r}: must be from 0 to below 1"
+                )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,22 +76,35 @@ class TrainingConfig:
     model: Mapping[str, Any] = field(default_factory=dict)  # the network's own options
     members: tuple[TrainingConfig, ...] = ()  # of an ensemble; their data is the ensemble's
 
+    def __post_init__(self) -> None:
+        if self.name in ("", ".", "..") or set(self.name) & set("/\\\0"):
+            raise ConfigInvalid(f"name = {self.name!r}: must be the name of a folder, no path")
+        if not 0 <= self.seed < _SEEDS:
+            raise ConfigInvalid(f"seed = {self.seed}: must be from 0 to below {_SEEDS}")
+        rule = self.window
+        if rule.length < 1:
+            raise ConfigInvalid(f"window.length = {rule.length}: must be at least 1")
+        if not 1 <= rule.cut <= rule.length:
+            raise ConfigInvalid(
+                f"window.cut = {rule.cut}: must be from 1 to window.length, {rule.length}"
+            )
+        if rule.side not in ("left", "right"):
+            raise ConfigInvalid(f"window.side = {rule.side!r}: must be left or right")
+
     @classmethod
     def load(cls, path: Path, changes: Sequence[str] = ()) -> Self:
         """Read a TOML file; raise `ConfigInvalid` naming the file and what is wrong in it.
 
         `changes` stand in place of what the file says, as `section.key=value` in TOML.
         """
+        content = _read(path)
         try:
-            content = tomllib.loads(path.read_text(encoding="utf-8"))
             for change in changes:
                 _put(content, change)
             if "members" in content:
-                content["members"] = [_member(path, content, m) for m in content["members"]]
+                content["members"] = [_member(path, content, m) for m in _members(content)]
             return cls.of(content)
-        except OSError as exc:
-            raise ConfigInvalid(f"{path} cannot be read: {exc.strerror}") from exc
-        except (tomllib.TOMLDecodeError, ConfigInvalid) as exc:
+        except ConfigInvalid as exc:
             raise ConfigInvalid(f"{path}: {exc}") from exc
 
     @classmethod
@@ -95,15 +115,37 @@ class TrainingConfig:
         for name, section in sections.items():
             if name in content:
                 content[name] = _fill(section, content[name], f"{name}.")
-        content["members"] = [cls.of(member) for member in content.get("members", ())]
-        return _fill(cls, content, "")
+        members = []
+        for number, member in enumerate(_members(content)):
+            try:
+                members.append(cls.of(member))
+            except ConfigInvalid as exc:
+                raise ConfigInvalid(f"members[{number}]: {exc}") from exc
+        return _fill(cls, {**content, "members": members}, "")
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values; `of` reads them back."""
         return dataclasses.asdict(self)
 
 
+_SEEDS = 2**32
 _WORD = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as exc:
+        raise ConfigInvalid(f"{path} cannot be read: {exc.strerror}") from exc
+    except ValueError as exc:  # no TOML, or no UTF-8
+        raise ConfigInvalid(f"{path}: {exc}") from exc
+
+
+def _members(content: Mapping[str, Any]) -> Sequence[Any]:
+    members = content.get("members", ())
+    if not isinstance(members, (list, tuple)):
+        raise ConfigInvalid(f"members = {members!r}: must be a list of tables")
+    return members
 
 
 def _put(content: dict[str, Any], change: str) -> None:
@@ -129,12 +171,13 @@ def _member(path: Path, ensemble: Mapping[str, Any], named: Mapping[str, Any]) -
     """Return a member's content: its own file's, beside `path`, on the ensemble's data."""
     if not isinstance(named, Mapping) or not {"config"} <= set(named) <= {"config", "seed"}:
         raise ConfigInvalid(f"members: {named!r} must have a config, and may have a seed")
-    beside = path.parent / named["config"]
-    content = tomllib.loads(beside.read_text(encoding="utf-8"))
+    if not isinstance(named["config"], str):
+        raise ConfigInvalid(f"members: config = {named['config']!r}: must name a file")
+    content = _read(path.parent / named["config"])
     return {**content, "data": ensemble.get("data"), "seed": named.get("seed", 0)}
 
 
-def _fill(cls: type[Section], values: Mapping[str, Any], where: str) -> Section:
+def _fill(cls: type[Section], values: Any, where: str) -> Section:
     if not isinstance(values, Mapping):
         raise ConfigInvalid(f"{where.rstrip('.')} must be a table, not {values!r}")
     fields = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
@@ -150,4 +193,8 @@ def _fill(cls: type[Section], values: Mapping[str, Any], where: str) -> Section:
     ]
     if missing:
         raise ConfigInvalid(f"{where}{missing[0]} is missing")
+    try:
+        check_values(cls, values, where)
+    except ValueError as exc:
+        raise ConfigInvalid(str(exc)) from exc
     return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})

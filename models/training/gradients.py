@@ -25,7 +25,8 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
-from models.datasets.dataset import Dataset, DatasetError
+from models.commands import above_zero, at_least, picture_to_write
+from models.datasets.dataset import Dataset
 from models.datasets.encoded import EncodedUser, encode
 from models.datasets.known import open_dataset
 from models.datasets.simulator import simulate
@@ -55,14 +56,16 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m models.training.gradients", description=__doc__.splitlines()[0]
     )
-    parser.add_argument("out", type=Path, help="PNG or SVG file")
+    parser.add_argument("out", type=picture_to_write, help="PNG or SVG file")
     parser.add_argument("--set", help="a known set, or a CSV or Parquet file; default: simulated")
     parser.add_argument("--folder", type=Path, default=Path(SplitConfig.folder))
-    parser.add_argument("--layers", type=int, default=6, help="of the encoder, and of the decoder")
-    parser.add_argument("--width", type=int, default=64)
-    parser.add_argument("--steps", type=int, default=100)
-    parser.add_argument("--lr", type=float, default=2e-3, help="from the first step on")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--layers", type=at_least(1), default=6, help="of the encoder, and of the decoder"
+    )
+    parser.add_argument("--width", type=at_least(1), default=64)
+    parser.add_argument("--steps", type=at_least(1), default=100)
+    parser.add_argument("--lr", type=above_zero, default=2e-3, help="from the first step on")
+    parser.add_argument("--seed", type=at_least(0), default=0)
     given = parser.parse_args(arguments)
     try:
         data = (
@@ -70,17 +73,16 @@ def main(arguments: list[str] | None = None) -> int:
             if given.set
             else simulate(users=300, answers=50, seed=given.seed).dataset
         )
-    except DatasetError as exc:
+        networks = {
+            norm: network_for(data, norm, layers=given.layers, width=given.width, seed=given.seed)
+            for norm in get_args(Norm)
+        }
+    except ValueError as exc:
         print(f"gradients: {exc}", file=sys.stderr)  # noqa: T201 - a command
         return 1
     traces = {
-        norm: trace(
-            network_for(data, norm, layers=given.layers, width=given.width, seed=given.seed),
-            batches_of(data, seed=given.seed),
-            lr=given.lr,
-            steps=given.steps,
-        )
-        for norm in get_args(Norm)
+        norm: trace(network, batches_of(data, seed=given.seed), lr=given.lr, steps=given.steps)
+        for norm, network in networks.items()
     }
     picture(traces).savefig(given.out, dpi=110)
     console = Console()

@@ -181,8 +181,17 @@ def _drawn(users: Sequence[EncodedUser], rows: int, seed: int) -> list[tuple[int
 
 
 def auc_from_second(found: Sequence[Any], users: Sequence[EncodedUser]) -> float:
-    """Return the AUC of p found for each user's rows, the first row and NaN left out."""
+    """Return the AUC of p found for each user's rows, the first row and NaN left out.
+
+    Raises `ValueError` where there is none: no best epoch could be told by it.
+    """
     p = np.concatenate([f[1:] for f in found])
     right = np.concatenate([u.history.response[1:] for u in users])
     known = ~np.isnan(p)
-    return auc(right[known], p[known])
+    reached = auc(right[known], p[known])
+    if math.isnan(reached):
+        raise ValueError(
+            f"the validation split has {int(known.sum())} answers behind a first one, all of them "
+            "right or all wrong: no epoch can be chosen by them"
+        )
+    return reached

@@ -12,7 +12,7 @@ import torch
 
 from models.datasets.encoded import EncodedUser
 from models.evaluation.predictions import predict
-from models.evaluation.run import LOG, WEIGHTS
+from models.evaluation.run import LOG, WEIGHTS, take_weights
 from models.training import checkpoint
 from models.training.config import TrainingConfig
 from models.training.loop import EpochRecord, Watch, auc_from_second, judged_by
@@ -47,7 +47,7 @@ def fit(
         member.load_state_dict(type(member)(member.config).state_dict())
         yield from fitter(member, its_config, place, train, validation, watch)
         epochs += len((place / LOG).read_text(encoding="utf-8").splitlines())
-        checkpoint.take_weights(member, place / WEIGHTS)
+        take_weights(member, place / WEIGHTS)
     started = time.monotonic()
     reached = auc_from_second(predict(network, validation, judged_by(config.window)), validation)
     checkpoint.save_weights(folder, network)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
@@ -17,7 +18,7 @@ from hypothesis import strategies as st
 from app.engine.artifact import open_artifact
 from export import parity, publish
 from export.__main__ import main
-from models.contract.artifact import Manifest
+from models.contract.artifact import Graph, Manifest, Port
 from models.contract.interaction import UNKNOWN_MS, Query
 from models.contract.window import INPUTS, History, collate, window_of
 from models.datasets.encoded import encode
@@ -205,6 +206,38 @@ def test_the_card_is_for_people(exported):
 
     assert text.startswith(f"# {folder.parent.name}")
     assert f"{auc:.4f}" in text or f"{auc:.3f}" in text
+
+
+def test_the_manifest_says_what_the_graph_reads(exported):
+    """An input is not read exactly where the graph has none of its name."""
+    manifest = Manifest.load(exported[1])
+    read = {port.name for port in manifest.graphs["sequence"].inputs}
+
+    for name, how in manifest.features.items():
+        form = how if isinstance(how, str) else how["form"]
+        assert (form == "not read") == (name not in read), name
+
+
+@pytest.mark.parametrize(
+    ("config", "read", "said"),
+    [
+        ({}, {"skills"}, {"question": "not read", "skills": "own, told", "lag_s": "not read"}),
+        ({}, {"question", "lag_s"}, {"question": "own, told", "lag_s": "own, told"}),
+        ({"question": False}, {"skills"}, {"question": "not read", "skills": "a set: mean"}),
+        ({"inputs": "both", "lag": "continuous"}, {"lag_s"}, {"lag_s": "continuous"}),
+        ({"lag": "none", "forgetting": True}, {"lag_s"}, {"lag_s": "own, told"}),
+        ({"lag": "categorical"}, {"skills"}, {"lag_s": "not read"}),
+    ],
+)
+def test_a_network_that_says_nothing_is_not_said_to_embed(config, read, said):
+    """What is read is known of the graph; how, only where a shared option says it."""
+    run = SimpleNamespace(network=SimpleNamespace(config=SimpleNamespace(**config)))
+    ports = tuple(Port(name=name, dtype="float32", axes=()) for name in read)
+    features = publish._features(run, Graph(file="sequence.onnx", inputs=ports, outputs=()))
+
+    for name, words in said.items():
+        how = features[name] if isinstance(features[name], str) else features[name]["form"]
+        assert all(word in how for word in words.split(", ")), (name, how)
 
 
 def test_a_version_is_never_written_over(exported, capsys):

@@ -25,15 +25,18 @@ from models.evaluation.predictions import predict
 from models.nets import build
 from models.training import checkpoint
 from models.training.config import TrainingConfig
-from models.training.loop import fit
+from models.training.fitters import fit
 
 TRAINED, SCORED = 100, 200  # users
 RULE = WindowRule(length=60, cut=30)
 OPTIONS: dict[str, dict[str, Any]] = {
+    "bkt": {"forgets": True, "max_guess": 0.4, "max_slip": 0.3},
     "dkt": {"hidden": 24, "question": True, "dropout": 0.0},
     "dkt_asked": {"width": 24, "hidden": 24, "dropout": 0.0, "embedding_dropout": 0.0},
     "last_query": {"width": 24, "hidden": 24, "residual": "last", "dropout": 0.0},
+    "saint": {"width": 24, "hidden": 24, "heads": 2, "layers": 1, "dropout": 0.0},
     "saint_plus": {"width": 24, "hidden": 24, "heads": 2, "layers": 1, "dropout": 0.0},
+    "sakt": {"width": 24, "hidden": 24, "heads": 2, "inputs": "both", "dropout": 0.0},
 }
 
 
@@ -73,7 +76,7 @@ class Trained(NamedTuple):
 
 
 def train_on(frame: pl.DataFrame, network: str, *, epochs: int = 6, **options: Any) -> Trained:
-    """Train on the first `TRAINED` users of a log by the one loop, and hold the others back."""
+    """Train on the first `TRAINED` users of a log by its fitter, and hold the others back."""
     data = dataset_of(frame.cast(pl.String), Path("log"), {})
     return train_on_dataset(data, network, epochs=epochs, **options)
 
@@ -98,6 +101,7 @@ def train_on_dataset(data: Dataset, network: str, *, epochs: int = 6, **options:
                 "windows": 4000,
                 "validation_rows": 200,
                 "untimed": 0.0,
+                "restarts": 2,
             },
         }
     )

@@ -14,6 +14,7 @@ import pytest
 from models.datasets.known import open_dataset
 from models.datasets.simulator import simulate
 from tests.leaks.learners import (
+    OPTIONS,
     SCORED,
     TRAINED,
     chance_bound,
@@ -27,7 +28,7 @@ TAKEN_IN = 0.6
 """A network that falls for a trap is far above this."""
 
 
-@pytest.mark.parametrize("network", ["dkt", "dkt_asked", "last_query", "saint_plus"])
+@pytest.mark.parametrize("network", OPTIONS)
 def test_shuffled_answers_cannot_be_predicted(network):
     """Nor would a pipeline that leaks stay in the bound: these networks learn from true ones."""
     true = simulate(users=TRAINED + SCORED, answers=40, questions=20, skills=4, seed=1).frame
@@ -122,7 +123,7 @@ def test_several_skills_in_a_cell_are_one_answer():
     assert abs(trained.auc() - 0.5) < chance_bound(SCORED * 29)
 
 
-@pytest.mark.parametrize("network", ["dkt", "dkt_asked", "saint_plus"])
+@pytest.mark.parametrize("network", OPTIONS)
 def test_questions_of_one_bundle_do_not_see_each_other(network):
     """Three questions served together share one coin; where they do see each other it is known."""
     rng = np.random.default_rng(5)

@@ -6,10 +6,12 @@ import subprocess
 import sys
 
 import numpy as np
+import pytest
 
-from models.datasets.simulator import simulate
+from models.datasets.simulator import main, simulate
 from models.datasets.table import read_table
 from models.evaluation.metrics import auc
+from tests.refused import last_words
 
 
 def test_answers_come_up_as_their_chances_say():
@@ -54,3 +56,21 @@ def test_the_command_writes_a_file_that_the_reader_reads(tmp_path):
 
     assert "36 answers of 4 users" in done.stdout
     assert (len(data.users), len(data)) == (4, 36)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["x.csv", "--users", "0"], "--users: 0: must be at least 1"),
+        (["x.csv", "--answers", "0"], "--answers: 0"),
+        (["x.csv", "--questions", "0"], "--questions: 0"),
+        (["x.csv", "--skills", "0"], "--skills: 0"),
+        (["x.csv", "--seed", "-1"], "--seed: -1"),
+        (["nodir/x.csv"], "there is no folder nodir"),
+    ],
+)
+def test_learners_that_cannot_be_are_refused(tmp_path, monkeypatch, capsys, arguments, said):
+    monkeypatch.chdir(tmp_path)
+
+    assert said in last_words(main, arguments, capsys)
+    assert list(tmp_path.iterdir()) == []

@@ -7,6 +7,7 @@ import pytest
 
 from models.datasets.simulator import simulate
 from models.training.gradients import Trace, batches_of, main, network_for, picture, table, trace
+from tests.refused import last_words
 
 DATA = simulate(users=40, answers=20, questions=15, skills=4, seed=0).dataset
 
@@ -76,3 +77,23 @@ def test_the_command_draws_and_prints(tmp_path, capsys):
 def test_a_set_that_is_not_there_is_named(tmp_path, capsys, unknown):
     assert main([str(tmp_path / "x.png"), "--set", unknown]) == 1
     assert unknown in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["x.xyz"], "x.xyz: must end in .png or .svg"),
+        (["nodir/x.png"], "there is no folder nodir"),
+        (["x.png", "--steps", "0"], "--steps: 0: must be at least 1"),
+        (["x.png", "--layers", "0"], "--layers: 0"),
+        (["x.png", "--width", "0"], "--width: 0"),
+        (["x.png", "--width", "15"], "width 15"),
+        (["x.png", "--lr", "0"], "--lr: 0"),
+        (["x.png", "--seed", "-1"], "--seed: -1"),
+    ],
+)
+def test_a_picture_that_cannot_be_is_refused(tmp_path, monkeypatch, capsys, arguments, said):
+    monkeypatch.chdir(tmp_path)
+
+    assert said in last_words(main, arguments, capsys)
+    assert list(tmp_path.iterdir()) == []
