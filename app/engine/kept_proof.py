@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from app.engine.kept import ANSWERS, NEXT_STATE, STATE, KeptScorer
 from app.engine.proof import (
     ProofFailed,
-    check_declared,
+    check_graph,
     compare,
     contract_ports,
     golden_cases,
@@ -49,18 +49,7 @@ def check_kept_ports(
             raise ProofFailed(
                 MANIFEST, f"{graph.file} gives {[p.name for p in graph.outputs]}, not {[*outputs]}"
             )
-        for ports, known in ((graph.inputs, inputs), (graph.outputs, outputs)):
-            for port in ports:
-                if port != known.get(port.name):
-                    raise ProofFailed(
-                        MANIFEST,
-                        f"{port} of {graph.file} is none of {', '.join(map(str, known.values()))}",
-                    )
-        for ports, nodes in (
-            (graph.inputs, session.get_inputs()),
-            (graph.outputs, session.get_outputs()),
-        ):
-            check_declared(graph.file, {port.name: port for port in ports}, nodes)
+        check_graph(graph, session, inputs, outputs)
     if not np.isfinite(start).all():
         raise ProofFailed(START, "it is not finite")
 

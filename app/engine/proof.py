@@ -50,20 +50,29 @@ def check_ports(graph: Graph, session: onnxruntime.InferenceSession, n_skills: i
         # A column for every known skill and, first, one for the skill UNSEEN.
         KNOWLEDGE_STATE: _port(KNOWLEDGE_STATE, "float32", "batch", n_skills + 1),
     }
-    for ports, known in ((graph.inputs, inputs), (graph.outputs, outputs)):
+    if P_CORRECT not in [port.name for port in graph.outputs]:
+        raise ProofFailed(MANIFEST, f"{graph.file} has no output {P_CORRECT}")
+    check_graph(graph, session, inputs, outputs)
+
+
+def check_graph(
+    graph: Graph,
+    session: onnxruntime.InferenceSession,
+    inputs: Mapping[str, Port],
+    outputs: Mapping[str, Port],
+) -> None:
+    """Raise unless a file has just the manifest's ports, each of them one of these."""
+    for ports, known, nodes in (
+        (graph.inputs, inputs, session.get_inputs()),
+        (graph.outputs, outputs, session.get_outputs()),
+    ):
         for port in ports:
             if port != known.get(port.name):
                 raise ProofFailed(
                     MANIFEST,
                     f"{port} of {graph.file} is none of {', '.join(map(str, known.values()))}",
                 )
-    if P_CORRECT not in [port.name for port in graph.outputs]:
-        raise ProofFailed(MANIFEST, f"{graph.file} has no output {P_CORRECT}")
-    for ports, nodes in (
-        (graph.inputs, session.get_inputs()),
-        (graph.outputs, session.get_outputs()),
-    ):
-        check_declared(graph.file, {port.name: port for port in ports}, nodes)
+        _check_declared(graph.file, {port.name: port for port in ports}, nodes)
 
 
 def sweep(scorer: OnnxScorer, manifest: Manifest) -> None:
@@ -124,7 +133,7 @@ def _port(name: str, dtype: str, *axes: str | int) -> Port:
     return Port(name=name, dtype=dtype, axes=axes)
 
 
-def check_declared(file: str, ports: Mapping[str, Port], nodes: list[Any]) -> None:
+def _check_declared(file: str, ports: Mapping[str, Port], nodes: list[Any]) -> None:
     """Raise unless a file has these inputs, or outputs, and no others."""
     found = {node.name: node for node in nodes}
     if found.keys() != ports.keys():
