@@ -12,7 +12,7 @@ from fastapi import FastAPI
 from app import __version__
 from app.api import description, health, models, predictions, problems, users
 from app.api.deps import State
-from app.api.direct import Direct
+from app.api.direct import Direct, Service
 from app.api.edge import Edge
 from app.engine.engine import open_engine
 from app.errors import TracerError
@@ -73,7 +73,7 @@ def create_app(settings: Settings) -> FastAPI:
             tracer.drain()
         log.info("stopped")
 
-    app = FastAPI(
+    app = Service(
         title="ktserve",
         summary="Knowledge tracing as a service.",
         description=ABOUT,
@@ -89,7 +89,8 @@ def create_app(settings: Settings) -> FastAPI:
     for router in (predictions.router, users.router, models.router, health.router):
         app.include_router(router)
     problems.install(app)
-    app.add_middleware(Direct, answers={"/predict": predictions.prediction})
     app.add_middleware(Edge, metrics=metrics)
+    app.direct = Direct({"/predict": predictions.prediction})
+    app.edge_of_direct = Edge(app.direct, metrics)
     description.complete(app)
     return app

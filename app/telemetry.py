@@ -49,7 +49,7 @@ class Request:
     @property
     def server_timing(self) -> str:
         """The value of a `Server-Timing` header."""
-        return ", ".join(f"{k};dur={v * 1000:.3f}" for k, v in self.stages_s.items())
+        return ", ".join([f"{k};dur={v * 1000:.3f}" for k, v in self.stages_s.items()])
 
 
 current_request: ContextVar[Request | None] = ContextVar("current_request", default=None)

@@ -1,14 +1,16 @@
 """The one route that is asked before every question, without a router's way to it.
 
-FastAPI finds a route, resolves what it depends on and wraps it in four layers, for every request
-anew; for a prediction that took longer than the prediction (docs/benchmarks.md). What `direct`
-answers is what the route answers: both call the same function, and the route is what /docs shows.
+FastAPI wraps a request in seven layers, finds its route and resolves what that depends on, each
+time anew; for a prediction that took longer than the prediction (docs/benchmarks.md). What is
+answered here is what the route answers: both call the same function behind the same edge, and the
+route is what /docs shows.
 """
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 
+from fastapi import FastAPI
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.api.bodies import bytes_of
@@ -30,20 +32,23 @@ class _Route:
 
 
 class Direct:
-    """ASGI middleware: answers the POSTs that it knows, and passes on the rest."""
+    """ASGI: answers the POSTs that it knows; asked for nothing else."""
 
-    def __init__(self, app: ASGIApp, answers: Mapping[str, Answer]) -> None:
+    def __init__(self, answers: Mapping[str, Answer]) -> None:
         """`answers` by path."""
-        self._app = app
         self._answers = {path: (_Route(path), answer) for path, answer in answers.items()}
+
+    def knows(self, scope: Scope) -> bool:
+        """Say whether a request is one of those."""
+        if scope["type"] != "http" or scope["method"] != _METHOD:
+            return False
+        raw = scope.get("raw_path")  # the edge goes by the path as it was sent
+        path = scope["path"] if raw is None else raw.decode("latin-1")
+        return path in self._answers
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
-        known = self._answers.get(scope["path"]) if scope["type"] == "http" else None
-        if known is None or scope["method"] != _METHOD:
-            await self._app(scope, receive, send)
-            return
-        scope["route"], answer = known
+        scope["route"], answer = self._answers[scope["path"]]
         state: State = scope["state"]
         try:
             body = await bytes_of(scope, receive, state["max_body_bytes"])
@@ -57,3 +62,17 @@ class Direct:
             ]
             await send({"type": "http.response.start", "status": 200, "headers": headers})
             await send({"type": "http.response.body", "body": content})
+
+
+class Service(FastAPI):
+    """FastAPI, but for the requests that are answered before it."""
+
+    direct: Direct
+    edge_of_direct: ASGIApp
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request, or run the lifespan."""
+        if self.direct.knows(scope):
+            await self.edge_of_direct(scope, receive, send)
+        else:
+            await super().__call__(scope, receive, send)

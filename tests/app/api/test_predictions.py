@@ -244,3 +244,25 @@ def test_an_unknown_model_is_not_found(client):
 
     assert answer.status_code == 404
     assert "dkt, dkt_asked, last_query, saint_plus" in answer.json()["detail"]
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("POST", "/predict", 200),
+        ("POST", "/predict?x=1", 200),
+        ("POST", "/%70redict", 404),
+        ("POST", "/predict/", 404),
+        ("GET", "/predict", 405),
+        ("OPTIONS", "/predict", 405),
+    ],
+)
+def test_what_is_answered_before_the_router_is_that_route_alone(client, method, path, status):
+    """Every answer has passed the edge, whichever way it went."""
+    body = {"history": [], "question_id": "17"}
+    answer = client.request(method, path, json=body, headers={"x-request-id": "mine"})
+
+    assert answer.status_code == status
+    assert answer.headers["x-request-id"] == "mine"
+    if status != 200:
+        assert answer.json()["request_id"] == "mine"
