@@ -62,7 +62,7 @@ def measure(given: argparse.Namespace, console: Console) -> dict[str, Any]:
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="ktserve-load-"))
         url = stack.enter_context(own_server(Path(folder), {"KT_LOG_LEVEL": "warning"})).url
         floor = stack.enter_context(empty_server())
-        cases = [_empty(floor), *_cases(url, given.only)]
+        cases = [empty_case(floor), *cases_of(url, given.only)]
         loads: dict[str, list[Load]] = {case.name: [] for case in cases}
         with Progress(console=console, transient=True) as progress:
             task = progress.add_task("load", total=given.rounds * len(cases))
@@ -95,11 +95,12 @@ def measure(given: argparse.Namespace, console: Console) -> dict[str, Any]:
     }
 
 
-def _empty(url: str) -> Case:
+def empty_case(url: str) -> Case:
+    """Return the floor: the empty route."""
     return Case("empty route", url, [post(url, "/predict", {"user_id": "u", "question_id": "1"})])
 
 
-def _cases(url: str, only: str | None) -> list[Case]:
+def cases_of(url: str, only: str | None) -> list[Case]:
     """Store histories and return the requests that stand on them."""
     artifacts = {
         f.parent.name: open_artifact(f, "cpu", 1) for f in newest_versions(ROOT / "artifacts")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from benchmarks import replay, serving
+from benchmarks import arrivals, load, replay, serving
 from tests.app.conftest import SHIPPED
 
 
@@ -20,6 +20,25 @@ def test_every_prediction_stands_beside_its_floor(tmp_path, capsys):
     }
     assert all(r["predict_ms"][0] > 0 and r["bare_ms"][0] > 0 for r in found["rows"])
     assert "last_query" in capsys.readouterr().out
+
+
+def test_many_callers_stand_beside_the_empty_route(tmp_path, capsys):
+    """In a closed loop, and with requests that come when they like."""
+    out, picture = tmp_path / "load.json", tmp_path / "load.png"
+    few = ["--rounds", "1", "--seconds", "0.2", "--only", "dkt, history 100"]
+
+    assert load.main([*few, "--callers", "3", "--out", str(out)]) == 0
+    closed = json.loads(out.read_text())["rows"]
+    assert arrivals.main([*few, "--out", str(out), "--picture", str(picture)]) == 0
+    opened = json.loads(out.read_text())["rows"]
+
+    cases = ["empty route", "dkt, history 100", "dkt, history 100, vector"]
+    assert [row["case"] for row in closed] == cases
+    assert all(row["per_second"][0] > 0 < row["p50_ms"][0] for row in closed)
+    assert [row["case"] for row in opened[:3]] == cases
+    assert all(0 < row["p50_ms"] <= row["p99_ms"] for row in opened)
+    assert picture.stat().st_size > 1000
+    assert "vector" in capsys.readouterr().out
 
 
 def test_a_replay_says_what_is_wrong_with_its_data(tmp_path, capsys):
