@@ -41,7 +41,10 @@ class Settings(BaseModel):
         65536, ge=64, description="Rows times padded length of one run, at most."
     )
     queue_max_items: int = Field(
-        4096, ge=1, description="Windows waiting for one model before callers are refused."
+        4096,
+        ge=1,
+        description="Windows waiting for one model before callers are refused; eight times as many "
+        "may wait for the store.",
     )
     redis_url: str | None = Field(
         None,
