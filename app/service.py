@@ -6,30 +6,27 @@ A tracer speaks outside ids above and a model's integers below. It knows no HTTP
 from __future__ import annotations
 
 import asyncio
-import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from app.engine.asked import Asked
 from app.engine.engine import Engine
 from app.engine.model import Scored, ServedModel
 from app.errors import (
     ArtifactInvalid,
     ModelUnknown,
     RequestInvalid,
-    ScoringFailed,
-    StoreUnavailable,
     TracerError,
 )
-from app.records import Answer, KeptAnswer, answers_of, members_of, records_of
+from app.pasts import Past, Pasts
+from app.records import Answer, KeptAnswer, answers_of, records_of
 from app.settings import Settings
 from app.store.histories import Histories, Recorded
-from app.store.states import Standing, StateRule, States
+from app.store.states import States
 from app.telemetry import Metrics
 from models.contract.interaction import (
     FIRST,
@@ -37,15 +34,10 @@ from models.contract.interaction import (
     UNKNOWN_MS,
     UNSEEN,
     Query,
-    key_of,
 )
 from models.contract.vocabulary import Vocabulary
-from models.contract.window import window_start
-
-log = logging.getLogger(__name__)
 
 _DECIMALS = 7  # what a float32 holds
-_SETS_KEPT = 65_536
 
 NOBODYS = Query(question=UNSEEN, skills=(UNSEEN,))
 """A question that no model knows."""
@@ -141,17 +133,6 @@ class Readiness:
         return not self.reasons
 
 
-@dataclass(slots=True, kw_only=True)
-class _Past:
-    """What predictions for one user stand on."""
-
-    standings: dict[str, Standing]  # by model
-    sets: Mapping[int, Sequence[int]]  # members of the skill sets that no vocabulary knows
-    user_id: str | None = None  # None where the history came with the ask
-    knowledge: asyncio.Task[Scored] | None = None
-    catching_up: dict[str, asyncio.Task[Scored]] = field(default_factory=dict)  # by model
-
-
 class Tracer:
     """Everything the service does for a caller.
 
@@ -169,11 +150,9 @@ class Tracer:
         """Raise `ArtifactInvalid` where the default or the knowledge model cannot be had."""
         self._engine = engine
         self._histories = histories
-        self._states = states
-        self._rules = {m.name: _state_rule(m) for m in engine.models.values()}
+        self._pasts = Pasts(engine.models.values(), histories, states, metrics)
         self._metrics = metrics
         self._kept = settings.history_max_items
-        self._sets: dict[int, tuple[int, ...]] = {}
         self._draining = False
         self._default = _required(engine, settings.default_model, "KT_DEFAULT_MODEL")
         self._knowledge = _required(engine, settings.knowledge_model, "KT_KNOWLEDGE_MODEL")
@@ -188,7 +167,7 @@ class Tracer:
     async def record(self, user_id: str, answers: Sequence[Answer]) -> Recorded:
         """Keep answers, all or none; one whose event id is there already is left out."""
         records = records_of(answers)
-        with self._metrics.stage("store_write"), self._watched():
+        with self._metrics.stage("store_write"), self._metrics.watched():
             done = await self._histories.append(user_id, records.interactions, records.texts)
         self._metrics.recorded.inc(done.recorded)
         self._metrics.duplicates.inc(done.duplicates)
@@ -196,7 +175,7 @@ class Tracer:
 
     async def listing(self, user_id: str, start: int, limit: int) -> Listing:
         """Return up to `limit` kept interactions from number `start` on; none for a new user."""
-        with self._metrics.stage("store_read"), self._watched():
+        with self._metrics.stage("store_read"), self._metrics.watched():
             page = await self._histories.page(user_id, start, limit)
             keys = np.union1d(page.interactions["question_key"], page.interactions["skills_key"])
             texts = await self._histories.texts(keys[keys != NO_KEY].tolist()) if len(keys) else {}
@@ -209,7 +188,7 @@ class Tracer:
 
     async def forget(self, user_id: str) -> bool:
         """Delete everything kept of a user; True if there was anything."""
-        with self._metrics.stage("store_write"), self._watched():
+        with self._metrics.stage("store_write"), self._metrics.watched():
             existed = await self._histories.forget(user_id)
         if existed:
             self._metrics.forgotten.inc()
@@ -233,7 +212,7 @@ class Tracer:
                 with suppress(ModelUnknown):  # it is told at its own place
                     models = self._needed(ask, self._model(ask))
                     needed.setdefault(ask.user_id, {}).update({m.name: m for m in models})
-        reads: dict[str, asyncio.Task[_Past]] = {}
+        reads: dict[str, asyncio.Task[Past]] = {}
 
         async def one(ask: Ask) -> Prediction:
             model = self._model(ask)
@@ -242,7 +221,9 @@ class Tracer:
             else:
                 if ask.user_id not in reads:
                     models = [*needed[ask.user_id].values()]
-                    reads[ask.user_id] = asyncio.create_task(self._stored(ask.user_id, models))
+                    reads[ask.user_id] = asyncio.create_task(
+                        self._pasts.of_user(ask.user_id, models)
+                    )
                 past = await reads[ask.user_id]
                 await self._caught_up(model, past)
             return await self._predict(ask, model, past)
@@ -257,11 +238,10 @@ class Tracer:
         """Return every skill's probability; a user never seen gets the network's start state."""
         model, vocabulary = self._knowledge, self._knowledge.vocabulary
         past, stored = await asyncio.gather(
-            self._stored(user_id, [model]), self._histories.read(user_id, self._kept)
+            self._pasts.of_user(user_id, [model]), self._histories.read(user_id, self._kept)
         )
         vector = _vector_of(await self._knowledge_of(past))
-        sets = await self._sets_of(stored.interactions)
-        history = vocabulary.read(stored.interactions, sets=sets)
+        history = await self._pasts.read(stored, model)
         touched = np.bincount(history.skills.ravel(), minlength=vocabulary.n_skills)
         newest = stored.interactions["asked_ms"][-1:].tolist()
         standing = past.standings[model.name]
@@ -313,7 +293,7 @@ class Tracer:
         reasons = ["draining"] if self._draining else []
         store = {**self._histories.describe(), "answers": True}
         try:
-            with self._watched():
+            with self._metrics.watched():
                 await self._histories.ping()
         except TracerError as exc:
             reasons.append(f"store: {exc}")
@@ -342,68 +322,24 @@ class Tracer:
             return [model]
         return [model, self._knowledge]
 
-    async def _past(self, ask: Ask, models: Sequence[ServedModel]) -> _Past:
-        if ask.history is None:
-            if ask.user_id is None:
-                raise RequestInvalid("user_id is missing; give it, or a history of its own")
-            return await self._stored(ask.user_id, models)
-        records = records_of(ask.history)
-        keys = self._unknown_sets(records.interactions, models)
-        return _Past(
-            standings={m.name: _given(records.interactions, m) for m in models},
-            sets=_members(keys, records.texts),
-        )
+    async def _past(self, ask: Ask, models: Sequence[ServedModel]) -> Past:
+        if ask.history is not None:
+            return self._pasts.given(records_of(ask.history), models)
+        if ask.user_id is None:
+            raise RequestInvalid("user_id is missing; give it, or a history of its own")
+        return await self._pasts.of_user(ask.user_id, models)
 
-    async def _stored(self, user_id: str, models: Sequence[ServedModel]) -> _Past:
-        """Read what these models need of a user."""
-        rules = [self._rules[m.name] for m in models]
-        with self._metrics.stage("store_read"), self._watched():
-            if len(rules) == 1:
-                found = [await self._states.stand(user_id, rules[0])]
-            else:
-                found = await asyncio.gather(*(self._states.stand(user_id, r) for r in rules))
-            keys = {k for s in found for k in self._unknown_sets(s.interactions, models)}
-            sets = await self._named_sets(keys) if keys else {}
-        for model, standing in zip(models, found, strict=True):
-            if model.keeps_state:
-                self._metrics.states_found.labels(model.name, _found(standing)).inc()
-        standings = {m.name: s for m, s in zip(models, found, strict=True)}
-        return _Past(standings=standings, sets=sets, user_id=user_id)
-
-    async def _sets_of(self, interactions: NDArray[np.void]) -> dict[int, tuple[int, ...]]:
-        with self._metrics.stage("store_read"), self._watched():
-            return await self._named_sets(self._unknown_sets(interactions, [self._knowledge]))
-
-    def _unknown_sets(
-        self, interactions: NDArray[np.void], models: Sequence[ServedModel]
-    ) -> set[int]:
-        if not len(interactions) or not interactions["skills_key"].any():
-            return set()  # the common case: callers leave skills to the vocabulary
-        vocabularies = {m.vocabulary.fingerprint: m.vocabulary for m in models}
-        return {k for v in vocabularies.values() for k in v.unknown_sets(interactions).tolist()}
-
-    async def _named_sets(self, keys: set[int]) -> dict[int, tuple[int, ...]]:
-        """Return the members of skill sets; what a key stands for never changes, so it is kept."""
-        known = {k: self._sets[k] for k in keys if k in self._sets}
-        if missing := keys - known.keys():
-            found = _members(missing, await self._histories.texts(missing))
-            if len(self._sets) + len(found) > _SETS_KEPT:  # others may wait here: they have theirs
-                self._sets.clear()
-            self._sets |= found
-            known |= found
-        return known
-
-    async def _predict(self, ask: Ask, model: ServedModel, past: _Past) -> Prediction:
+    async def _predict(self, ask: Ask, model: ServedModel, past: Past) -> Prediction:
         vocabulary = model.vocabulary
         asked_ms = UNKNOWN_MS if ask.asked_ms is None else ask.asked_ms
         query = vocabulary.query(ask.question_id, ask.skill_ids, asked_ms)
         wanted = ask.knowledge_state is not False
         if wanted and model is not self._knowledge:
             scored, knowing = await asyncio.gather(
-                self._score(model, query, past), self._knowledge_of(past)
+                self._pasts.score(model, query, past), self._knowledge_of(past)
             )
         else:
-            scored = knowing = await self._score(model, query, past)
+            scored = knowing = await self._pasts.score(model, query, past)
         unseen = _unseen_of(ask, query, vocabulary)
         state = None
         if wanted:
@@ -425,14 +361,14 @@ class Tracer:
             unseen=unseen,
         )
 
-    async def _knowledge_of(self, past: _Past) -> Scored:
+    async def _knowledge_of(self, past: Past) -> Scored:
         """Run the knowledge model once a past, however many asks share it."""
         if past.knowledge is None:
             # The vector speaks of the state before any question.
-            past.knowledge = asyncio.create_task(self._score(self._knowledge, NOBODYS, past))
+            past.knowledge = asyncio.create_task(self._pasts.score(self._knowledge, NOBODYS, past))
         return await past.knowledge
 
-    async def _caught_up(self, model: ServedModel, past: _Past) -> None:
+    async def _caught_up(self, model: ServedModel, past: Past) -> None:
         """Let a state see all answers once, before several asks go on from it."""
         if past.standings[model.name].new == 0 or not model.keeps_state:
             return
@@ -440,52 +376,10 @@ class Tracer:
             await self._knowledge_of(past)
             return
         if model.name not in past.catching_up:
-            past.catching_up[model.name] = asyncio.create_task(self._score(model, NOBODYS, past))
+            past.catching_up[model.name] = asyncio.create_task(
+                self._pasts.score(model, NOBODYS, past)
+            )
         await past.catching_up[model.name]
-
-    async def _score(self, model: ServedModel, query: Query, past: _Past) -> Scored:
-        """Run a model over its window of `past`, from the state where it keeps one."""
-        standing = past.standings[model.name]
-        asked = _asked(standing, query, past.sets)
-        if past.user_id is None or not model.keeps_state:
-            scored = await model.score(asked)
-        else:
-            scored = await self._followed(model, asked, past)
-        self._metrics.waited("queue", scored.queued_s)
-        self._metrics.waited("run", scored.run_s)
-        return scored
-
-    async def _followed(self, model: ServedModel, asked: Asked, past: _Past) -> Scored:
-        """Go on from the kept state; where that is spoilt, from none, and keep what comes out."""
-        assert past.user_id is not None, "only what is stored has a state"
-        standing = past.standings[model.name]
-        try:
-            scored = await model.follow(asked)
-        except ScoringFailed:
-            if not standing.state:
-                raise
-            log.warning("state_spoilt", extra={"model": model.name})
-            anew = replace(self._rules[model.name], key="")  # nothing is kept under it
-            standing = await self._states.stand(past.user_id, anew)
-            sets = await self._named_sets(self._unknown_sets(standing.interactions, [model]))
-            scored = await model.follow(_asked(standing, asked.query, sets))
-        if standing.new:
-            self._keep(model, standing, scored, past)
-        return scored
-
-    def _keep(self, model: ServedModel, standing: Standing, scored: Scored, past: _Past) -> None:
-        """Keep the state after all answers, for those who ask next and for this past's own asks."""
-        assert scored.state is not None
-        assert past.user_id is not None
-        state = scored.state.tobytes()
-        self._metrics.answers_folded.labels(model.name).inc(standing.new)
-        self._states.keep(past.user_id, self._rules[model.name], standing, state)
-        standing = standing._replace(seen=standing.total, state=state)
-        if not model.reads_whole_window and len(standing.interactions) > 1:
-            # The last one gives the query its lag; the state has seen all of them.
-            last = standing.interactions[-1:]
-            standing = standing._replace(interactions=last, first=standing.total - 1)
-        past.standings[model.name] = standing
 
     def _selected(
         self, scored: Scored, wanted: bool | Sequence[str]
@@ -498,69 +392,12 @@ class Tracer:
         known = {s: values[p - FIRST] for s, p in places.items() if p != UNSEEN}
         return known, [Unseen("skill", s) for s, p in places.items() if p == UNSEEN]
 
-    def _watched(self) -> _Watched:
-        """Note whether the store answers."""
-        return _Watched(self._metrics)
-
-
-class _Watched:
-    """Notes whether the store answers what stands in its `with`."""
-
-    __slots__ = ("_metrics",)
-
-    def __init__(self, metrics: Metrics) -> None:
-        self._metrics = metrics
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is None:
-            self._metrics.store_up.set(1)
-        elif issubclass(kind, StoreUnavailable):
-            self._metrics.store_up.set(0)
-
 
 def _required(engine: Engine, name: str, setting: str) -> ServedModel:
     try:
         return engine.model(name)
     except ModelUnknown as exc:
         raise ArtifactInvalid(f"{setting}={name!r}: {exc}") from exc
-
-
-def _state_rule(model: ServedModel) -> StateRule:
-    return StateRule(
-        key=model.state_key,
-        length=model.window.length,
-        cut=model.window.cut,
-        whole_window=model.reads_whole_window,
-        size=model.state_bytes,
-    )
-
-
-def _given(interactions: NDArray[np.void], model: ServedModel) -> Standing:
-    """Return how somebody stands whose whole history came with the ask."""
-    total = len(interactions)
-    start = window_start(total, model.window.length, model.window.cut)
-    return Standing(interactions, 0, total, total, start, start, b"", b"")
-
-
-def _asked(standing: Standing, query: Query, sets: Mapping[int, Sequence[int]]) -> Asked:
-    return Asked(
-        interactions=standing.interactions,
-        first=standing.first,
-        start=standing.start,
-        seen=standing.seen,
-        state=standing.state,
-        query=query,
-        sets=sets,
-    )
-
-
-def _found(standing: Standing) -> str:
-    if not standing.state:
-        return "absent"
-    return "behind" if standing.new else "current"
 
 
 def _ref(model: ServedModel) -> ModelRef:
@@ -570,11 +407,6 @@ def _ref(model: ServedModel) -> ModelRef:
 def _vector_of(scored: Scored) -> NDArray[np.float32]:
     assert scored.knowledge_state is not None, "the knowledge model was asked for it at the start"
     return scored.knowledge_state
-
-
-def _members(keys: Iterable[int], texts: Mapping[int, str]) -> dict[int, tuple[int, ...]]:
-    """Return the keys of the members of each set whose text is known."""
-    return {k: tuple(map(key_of, members_of(texts[k]))) for k in keys if k in texts}
 
 
 def _unseen_of(ask: Ask, query: Query, vocabulary: Vocabulary) -> list[Unseen]:

@@ -26,6 +26,8 @@ from prometheus_client import (
 from prometheus_client.gc_collector import GCCollector
 from prometheus_client.process_collector import ProcessCollector
 
+from app.errors import StoreUnavailable
+
 STAGES = ("store_read", "store_write", "queue", "run", "serialize")
 """Where the time of a request goes; each is one observation an operation, not a request."""
 
@@ -146,6 +148,10 @@ class Metrics:
         """Time a stage; stages that run one after the other add up in the request's own sum."""
         return _Stage(name, self.stage_duration.labels(name))
 
+    def watched(self) -> _Watched:
+        """Note whether the store answers."""
+        return _Watched(self.store_up)
+
     def waited(self, name: str, spent_s: float) -> None:
         """Note a stage timed elsewhere; of several at one time a request keeps the longest."""
         self.stage_duration.labels(name).observe(spent_s)
@@ -199,6 +205,24 @@ class _Stage:
         self._child.observe(spent_s)
         if request := current_request.get():
             request.stages_s[self._name] = request.stages_s.get(self._name, 0.0) + spent_s
+
+
+class _Watched:
+    """Notes whether the store answers what stands in its `with`."""
+
+    __slots__ = ("_store_up",)
+
+    def __init__(self, store_up: Gauge) -> None:
+        self._store_up = store_up
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            self._store_up.set(1)
+        elif issubclass(kind, StoreUnavailable):
+            self._store_up.set(0)
 
 
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "color_message"}

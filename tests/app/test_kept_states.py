@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import redis
 
-from app import service
+from app import pasts
 from app.settings import Settings
 from tests.app.conftest import ARTIFACTS, SHIPPED, serving
 from tests.app.store.conftest import redis_socket  # noqa: F401 - a fixture
@@ -206,7 +206,7 @@ def wait_for(read, size: int, expected=None):
 
 def test_skill_sets_that_no_vocabulary_knows_survive_a_full_memory(serve, monkeypatch):
     """However many callers fill it at the same time."""
-    monkeypatch.setattr(service, "_SETS_KEPT", 6)
+    monkeypatch.setattr(pasts, "_SETS_KEPT", 6)
     client = serve()
     learners = [Learner(np.random.default_rng(n), 4096) for n in range(12)]
     for number, learner in enumerate(learners):

@@ -1,0 +1,190 @@
+"""What predictions stand on: how users stand with each model, and the runs that go on there."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from app.engine.asked import Asked
+from app.engine.model import Scored, ServedModel
+from app.errors import ScoringFailed
+from app.records import Records, members_of
+from app.store.histories import Histories, StoredHistory
+from app.store.states import Standing, StateRule, States
+from app.telemetry import Metrics
+from models.contract.interaction import Query, key_of
+from models.contract.window import History, window_start
+
+log = logging.getLogger(__name__)
+
+_SETS_KEPT = 65_536
+
+
+@dataclass(slots=True, kw_only=True)
+class Past:
+    """What predictions for one user stand on."""
+
+    standings: dict[str, Standing]  # by model
+    sets: Mapping[int, Sequence[int]]  # members of the skill sets that no vocabulary knows
+    user_id: str | None = None  # None where the history came with the ask
+    knowledge: asyncio.Task[Scored] | None = None
+    catching_up: dict[str, asyncio.Task[Scored]] = field(default_factory=dict)  # by model
+
+
+class Pasts:
+    """Reads how users stand, runs models from there, and keeps the states that come of it.
+
+    Methods raise `Overloaded`, `ScoringFailed` and the store's errors.
+    """
+
+    def __init__(
+        self,
+        models: Iterable[ServedModel],
+        histories: Histories,
+        states: States,
+        metrics: Metrics,
+    ) -> None:
+        self._histories = histories
+        self._states = states
+        self._metrics = metrics
+        self._rules = {m.name: _state_rule(m) for m in models}
+        self._sets: dict[int, tuple[int, ...]] = {}
+
+    async def of_user(self, user_id: str, models: Sequence[ServedModel]) -> Past:
+        """Read what these models need of a user."""
+        rules = [self._rules[m.name] for m in models]
+        with self._metrics.stage("store_read"), self._metrics.watched():
+            if len(rules) == 1:
+                found = [await self._states.stand(user_id, rules[0])]
+            else:
+                found = await asyncio.gather(*(self._states.stand(user_id, r) for r in rules))
+            keys = {k for s in found for k in self._unknown_sets(s.interactions, models)}
+            sets = await self._named_sets(keys) if keys else {}
+        for model, standing in zip(models, found, strict=True):
+            if model.keeps_state:
+                self._metrics.states_found.labels(model.name, _found(standing)).inc()
+        standings = {m.name: s for m, s in zip(models, found, strict=True)}
+        return Past(standings=standings, sets=sets, user_id=user_id)
+
+    def given(self, records: Records, models: Sequence[ServedModel]) -> Past:
+        """Return the past that came with an ask."""
+        keys = self._unknown_sets(records.interactions, models)
+        return Past(
+            standings={m.name: _given(records.interactions, m) for m in models},
+            sets=_members(keys, records.texts),
+        )
+
+    async def read(self, stored: StoredHistory, model: ServedModel) -> History:
+        """Return a stored history in a model's integers."""
+        with self._metrics.stage("store_read"), self._metrics.watched():
+            keys = self._unknown_sets(stored.interactions, [model])
+            sets = await self._named_sets(keys) if keys else {}
+        return model.vocabulary.read(stored.interactions, sets=sets)
+
+    def _unknown_sets(
+        self, interactions: NDArray[np.void], models: Sequence[ServedModel]
+    ) -> set[int]:
+        if not len(interactions) or not interactions["skills_key"].any():
+            return set()  # the common case: callers leave skills to the vocabulary
+        vocabularies = {m.vocabulary.fingerprint: m.vocabulary for m in models}
+        return {k for v in vocabularies.values() for k in v.unknown_sets(interactions).tolist()}
+
+    async def _named_sets(self, keys: set[int]) -> dict[int, tuple[int, ...]]:
+        """Return the members of skill sets; what a key stands for never changes, so it is kept."""
+        known = {k: self._sets[k] for k in keys if k in self._sets}
+        if missing := keys - known.keys():
+            found = _members(missing, await self._histories.texts(missing))
+            if len(self._sets) + len(found) > _SETS_KEPT:  # others may wait here: they have theirs
+                self._sets.clear()
+            self._sets |= found
+            known |= found
+        return known
+
+    async def score(self, model: ServedModel, query: Query, past: Past) -> Scored:
+        """Run a model over its window of `past`, from the state where it keeps one."""
+        standing = past.standings[model.name]
+        asked = _asked(standing, query, past.sets)
+        if past.user_id is None or not model.keeps_state:
+            scored = await model.score(asked)
+        else:
+            scored = await self._followed(model, asked, past)
+        self._metrics.waited("queue", scored.queued_s)
+        self._metrics.waited("run", scored.run_s)
+        return scored
+
+    async def _followed(self, model: ServedModel, asked: Asked, past: Past) -> Scored:
+        """Go on from the kept state; where that is spoilt, from none, and keep what comes out."""
+        assert past.user_id is not None, "only what is stored has a state"
+        standing = past.standings[model.name]
+        try:
+            scored = await model.follow(asked)
+        except ScoringFailed:
+            if not standing.state:
+                raise
+            log.warning("state_spoilt", extra={"model": model.name})
+            anew = replace(self._rules[model.name], key="")  # nothing is kept under it
+            standing = await self._states.stand(past.user_id, anew)
+            sets = await self._named_sets(self._unknown_sets(standing.interactions, [model]))
+            scored = await model.follow(_asked(standing, asked.query, sets))
+        if standing.new:
+            self._keep(model, standing, scored, past)
+        return scored
+
+    def _keep(self, model: ServedModel, standing: Standing, scored: Scored, past: Past) -> None:
+        """Keep the state after all answers, for those who ask next and for this past's own asks."""
+        assert scored.state is not None
+        assert past.user_id is not None
+        state = scored.state.tobytes()
+        self._metrics.answers_folded.labels(model.name).inc(standing.new)
+        self._states.keep(past.user_id, self._rules[model.name], standing, state)
+        standing = standing._replace(seen=standing.total, state=state)
+        if not model.reads_whole_window and len(standing.interactions) > 1:
+            # The last one gives the query its lag; the state has seen all of them.
+            last = standing.interactions[-1:]
+            standing = standing._replace(interactions=last, first=standing.total - 1)
+        past.standings[model.name] = standing
+
+
+def _state_rule(model: ServedModel) -> StateRule:
+    return StateRule(
+        key=model.state_key,
+        length=model.window.length,
+        cut=model.window.cut,
+        whole_window=model.reads_whole_window,
+        size=model.state_bytes,
+    )
+
+
+def _given(interactions: NDArray[np.void], model: ServedModel) -> Standing:
+    """Return how somebody stands whose whole history came with the ask."""
+    total = len(interactions)
+    start = window_start(total, model.window.length, model.window.cut)
+    return Standing(interactions, 0, total, total, start, start, b"", b"")
+
+
+def _asked(standing: Standing, query: Query, sets: Mapping[int, Sequence[int]]) -> Asked:
+    return Asked(
+        interactions=standing.interactions,
+        first=standing.first,
+        start=standing.start,
+        seen=standing.seen,
+        state=standing.state,
+        query=query,
+        sets=sets,
+    )
+
+
+def _found(standing: Standing) -> str:
+    if not standing.state:
+        return "absent"
+    return "behind" if standing.new else "current"
+
+
+def _members(keys: Iterable[int], texts: Mapping[int, str]) -> dict[int, tuple[int, ...]]:
+    """Return the keys of the members of each set whose text is known."""
+    return {k: tuple(map(key_of, members_of(texts[k]))) for k in keys if k in texts}
