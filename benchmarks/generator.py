@@ -59,6 +59,11 @@ def closed_loop(url: str, requests: Sequence[bytes], callers: int, seconds: floa
     return uvloop.run(_closed(url, requests, callers, seconds))
 
 
+def each_once(url: str, requests: Sequence[bytes]) -> list[bytes]:
+    """Ask each request once, one after the other, and return the bodies of the answers."""
+    return uvloop.run(_each(url, requests))
+
+
 def open_loop(
     url: str, requests: Sequence[bytes], per_second: float, seconds: float, connections: int
 ) -> Load:
@@ -115,6 +120,16 @@ async def _connect(url: str, count: int) -> list[_Connection]:
         loop.create_connection(_Connection, parts.hostname, parts.port or 80) for _ in range(count)
     ]
     return [connection for _, connection in await asyncio.gather(*made)]
+
+
+async def _each(url: str, requests: Sequence[bytes]) -> list[bytes]:
+    (connection,) = await _connect(url, 1)
+    bodies = []
+    for request in requests:
+        _check(await connection.ask(request), connection, Load(0))
+        bodies.append(connection.body)
+    connection.close()
+    return bodies
 
 
 async def _closed(url: str, requests: Sequence[bytes], callers: int, seconds: float) -> Load:

@@ -28,7 +28,7 @@ from rich.table import Table
 from app.engine.artifact import open_artifact
 from app.engine.cores import usable_cores
 from app.engine.engine import newest_versions
-from benchmarks.generator import Load, closed_loop, post
+from benchmarks.generator import Load, closed_loop, each_once, post
 from benchmarks.server import ROOT, empty_server, own_server
 from models.contract.vocabulary import Vocabulary
 
@@ -131,6 +131,9 @@ def cases_of(url: str, only: str | None) -> list[Case]:
             )
             for user in range(USERS)
         ]
+        for asked, body in zip(requests, each_once(url, requests), strict=True):
+            if json.loads(body)["history_length"] != n:
+                raise RuntimeError(f"{asked!r} was answered from another history: {body!r}")
         cases.append(Case(name, url, requests))
     return cases
 
@@ -148,9 +151,9 @@ def _store(url: str, user_id: str, n: int, vocabulary: Vocabulary) -> None:
         }
         for i in range(n)
     ]
-    for first in range(0, n, 1000):
-        body = {"interactions": answers[first : first + 1000]}
-        closed_loop(url, [post(url, f"/users/{user_id}/interactions", body)], 1, 1e-9)
+    parts = [answers[first : first + 1000] for first in range(0, n, 1000)]
+    path = f"/users/{user_id}/interactions"
+    each_once(url, [post(url, path, {"interactions": part}) for part in parts])
 
 
 def _middle(values: list[float]) -> list[float]:
