@@ -11,11 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.engine.asked import Asked
+from app.engine.memory import Held, Memories, Memory
 from app.engine.model import Scored, ServedModel
 from app.errors import ScoringFailed
 from app.records import Records, members_of
 from app.store.histories import Histories, StoredHistory
-from app.store.states import Standing, StateRule, States
+from app.store.states import Known, Standing, StateRule, States
 from app.telemetry import Metrics
 from models.contract.interaction import Query, key_of
 from models.contract.window import History, window_start
@@ -32,6 +33,7 @@ class Past:
     standings: dict[str, Standing]  # by model
     sets: Mapping[int, Sequence[int]]  # members of the skill sets that no vocabulary knows
     user_id: str | None = None  # None where the history came with the ask
+    memories: dict[str, Memory] = field(default_factory=dict)  # by model: those that fit
     knowledge: asyncio.Task[Scored] | None = None
     catching_up: dict[str, asyncio.Task[Scored]] = field(default_factory=dict)  # by model
 
@@ -48,7 +50,9 @@ class Pasts:
         histories: Histories,
         states: States,
         metrics: Metrics,
+        memories: Memories,
     ) -> None:
+        self._memories = memories
         self._histories = histories
         self._states = states
         self._metrics = metrics
@@ -57,19 +61,35 @@ class Pasts:
 
     async def of_user(self, user_id: str, models: Sequence[ServedModel]) -> Past:
         """Read what these models need of a user."""
-        rules = [self._rules[m.name] for m in models]
+        held = {m.name: self._memories.find(user_id, m.name) for m in models if m.holds_memory}
         with self._metrics.stage("store_read"), self._metrics.watched():
-            if len(rules) == 1:
-                found = [await self._states.stand(user_id, rules[0])]
+            if len(models) == 1:
+                found = [await self._stand(user_id, models[0], held)]
             else:
-                found = await asyncio.gather(*(self._states.stand(user_id, r) for r in rules))
+                found = await asyncio.gather(*(self._stand(user_id, m, held) for m in models))
             keys = {k for s in found for k in self._unknown_sets(s.interactions, models)}
             sets = await self._named_sets(keys) if keys else {}
+        past = Past(standings={}, sets=sets, user_id=user_id)
         for model, standing in zip(models, found, strict=True):
             if model.keeps_state:
                 self._metrics.states_found.labels(model.name, _found(standing)).inc()
-        standings = {m.name: s for m, s in zip(models, found, strict=True)}
-        return Past(standings=standings, sets=sets, user_id=user_id)
+            past.standings[model.name] = standing
+            if (one := held.get(model.name)) is not None and standing.is_known:
+                past.memories[model.name] = one.memory
+                past.standings[model.name] = standing._replace(state=one.memory.state)
+        return past
+
+    async def _stand(
+        self, user_id: str, model: ServedModel, held: Mapping[str, Held | None]
+    ) -> Standing:
+        one = held.get(model.name)
+        known = None if one is None else Known(one.history, one.memory.start, one.memory.seen)
+        return await self._states.stand(user_id, self._rules[model.name], known)
+
+    def forget(self, user_id: str) -> None:
+        """Hold nothing of a user any more."""
+        for name in self._rules:
+            self._memories.forget(user_id, name)
 
     def given(self, records: Records, models: Sequence[ServedModel]) -> Past:
         """Return the past that came with an ask."""
@@ -108,7 +128,7 @@ class Pasts:
     async def score(self, model: ServedModel, query: Query, past: Past) -> Scored:
         """Run a model over its window of `past`, from the state where it keeps one."""
         standing = past.standings[model.name]
-        asked = _asked(standing, query, past.sets)
+        asked = _asked(standing, query, past.sets, past.memories.get(model.name))
         if past.user_id is None or not model.keeps_state:
             scored = await model.score(asked)
         else:
@@ -124,27 +144,34 @@ class Pasts:
         try:
             scored = await model.follow(asked)
         except ScoringFailed:
-            if not standing.state:
+            if not standing.state and asked.memory is None:
                 raise
             log.warning("state_spoilt", extra={"model": model.name})
+            self._memories.forget(past.user_id, model.name)
             anew = replace(self._rules[model.name], key="")  # nothing is kept under it
             standing = await self._states.stand(past.user_id, anew)
             sets = await self._named_sets(self._unknown_sets(standing.interactions, [model]))
-            scored = await model.follow(_asked(standing, asked.query, sets))
-        if standing.new:
+            scored = await model.follow(_asked(standing, asked.query, sets, None))
+        if standing.new or scored.memory is not asked.memory:
             self._keep(model, standing, scored, past)
         return scored
 
     def _keep(self, model: ServedModel, standing: Standing, scored: Scored, past: Past) -> None:
-        """Keep the state after all answers, for those who ask next and for this past's own asks."""
-        assert scored.state is not None
+        """Keep what a run has made, for those who ask next and for this past's own asks."""
         assert past.user_id is not None
-        state = scored.state.tobytes()
         self._metrics.answers_folded.labels(model.name).inc(standing.new)
-        self._states.keep(past.user_id, self._rules[model.name], standing, state)
+        state = b"" if scored.state is None else scored.state.tobytes()
+        if state and standing.new:
+            self._states.keep(past.user_id, self._rules[model.name], standing, state)
+        if scored.memory is not None:
+            past.memories[model.name] = scored.memory
+            if standing.history.strip(b"\0"):  # one without a name cannot be told from another
+                self._memories.keep(past.user_id, model.name, standing.history, scored.memory)
+                self._metrics.memory_bytes.set(self._memories.nbytes)
         standing = standing._replace(seen=standing.total, state=state)
-        if not model.reads_whole_window and len(standing.interactions) > 1:
-            # The last one gives the query its lag; the state has seen all of them.
+        spares_window = scored.memory is not None or not model.reads_whole_window
+        if spares_window and len(standing.interactions) > 1:
+            # The last one gives the query its lag; all of them have been seen.
             last = standing.interactions[-1:]
             standing = standing._replace(interactions=last, first=standing.total - 1)
         past.standings[model.name] = standing
@@ -167,7 +194,12 @@ def _given(interactions: NDArray[np.void], model: ServedModel) -> Standing:
     return Standing(interactions, 0, total, total, start, start, b"", b"")
 
 
-def _asked(standing: Standing, query: Query, sets: Mapping[int, Sequence[int]]) -> Asked:
+def _asked(
+    standing: Standing,
+    query: Query,
+    sets: Mapping[int, Sequence[int]],
+    memory: Memory | None,
+) -> Asked:
     return Asked(
         interactions=standing.interactions,
         first=standing.first,
@@ -176,11 +208,12 @@ def _asked(standing: Standing, query: Query, sets: Mapping[int, Sequence[int]]) 
         state=standing.state,
         query=query,
         sets=sets,
+        memory=memory,
     )
 
 
 def _found(standing: Standing) -> str:
-    if not standing.state:
+    if not standing.state and not standing.is_known:
         return "absent"
     return "behind" if standing.new else "current"
 

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.engine.engine import Engine
+from app.engine.memory import Memories
 from app.engine.model import Scored, ServedModel
 from app.errors import (
     ArtifactInvalid,
@@ -150,7 +151,8 @@ class Tracer:
         """Raise `ArtifactInvalid` where the default or the knowledge model cannot be had."""
         self._engine = engine
         self._histories = histories
-        self._pasts = Pasts(engine.models.values(), histories, states, metrics)
+        memories = Memories(settings.memory_max_bytes, evicted=metrics.memories_evicted.inc)
+        self._pasts = Pasts(engine.models.values(), histories, states, metrics, memories)
         self._metrics = metrics
         self._kept = settings.history_max_items
         self._draining = False
@@ -190,6 +192,7 @@ class Tracer:
         """Delete everything kept of a user; True if there was anything."""
         with self._metrics.stage("store_write"), self._metrics.watched():
             existed = await self._histories.forget(user_id)
+        self._pasts.forget(user_id)
         if existed:
             self._metrics.forgotten.inc()
         return existed
@@ -369,8 +372,9 @@ class Tracer:
         return await past.knowledge
 
     async def _caught_up(self, model: ServedModel, past: Past) -> None:
-        """Let a state see all answers once, before several asks go on from it."""
-        if past.standings[model.name].new == 0 or not model.keeps_state:
+        """Let all answers be seen once, before several asks go on from there."""
+        is_read = not model.holds_memory or model.name in past.memories
+        if not model.keeps_state or (past.standings[model.name].new == 0 and is_read):
             return
         if model is self._knowledge:
             await self._knowledge_of(past)

@@ -58,6 +58,11 @@ class Settings(BaseModel):
     history_max_items: int = Field(
         4096, ge=1, le=1_000_000, description="Interactions kept a user; older ones are dropped."
     )
+    memory_max_bytes: int = Field(
+        256_000_000,
+        ge=0,
+        description="Held in this process of the users seen last, at most; 0 holds nothing.",
+    )
     max_body_bytes: int = Field(4_000_000, ge=1000, description="Largest request body accepted.")
     drain_s: float = Field(
         10.0, ge=0, le=600, description="Longest wait for requests under way at stop."

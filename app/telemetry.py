@@ -112,7 +112,7 @@ class Metrics:
         )
         self.states_found = self._counter(
             "kt_states_found",
-            "Kept states looked for: current, behind the history, or absent.",
+            "States looked for, held here or kept in the store: current, behind, or absent.",
             "model",
             "found",
         )
@@ -123,6 +123,12 @@ class Metrics:
             "kt_states_kept",
             "States after new answers: written, outrun by another server's, or lost.",
             "result",
+        )
+        self.memory_bytes = self._gauge(
+            "kt_memory_bytes", "Held in this process of the users seen last."
+        )
+        self.memories_evicted = self._counter(
+            "kt_memories_evicted", "Users' memories that had to go for want of room."
         )
         self.stuck = self._gauge(
             "kt_run_stuck_seconds", "Age of the oldest run that has not come back, 0 for none."

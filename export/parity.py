@@ -94,6 +94,46 @@ def check_state(run: Run, step: Path, ask: Path, graphs: Mapping[str, Graph]) ->
     return {"cases": asked, "steps": STEPS, "largest_difference": largest, "tolerance": TOLERANCE}
 
 
+def check_memory(
+    run: Run, remember: Path, recall: Path, graphs: Mapping[str, Graph]
+) -> dict[str, Any]:
+    """Remember histories in parts, recall between them, and compare with whole windows."""
+    check_axes(remember, graphs["remember"])
+    check_axes(recall, graphs["recall"])
+    remembering, recalling = _session(remember), _session(recall)
+    rng = np.random.default_rng(3)
+    largest, asked = 0.0, 0
+    longest = min(200, run.window.length)
+    for parts in ([1] * 9, [longest - 2, 1], [longest // 2, 3, longest - longest // 2 - 4]):
+        batch = collate(drawn_windows(run, rng, [longest]))
+        arrays: Arrays = {
+            "memory": np.zeros((0, run.network.row_width), np.float32),
+            "carry": run.network.start_carry().detach().numpy(),
+        }
+        place = 0
+        for new in [*parts, 0]:
+            window = _upto(batch, place)
+            for candidates in (1, 3):
+                query = {n: np.repeat(window[n][0, place:], candidates, axis=0) for n in window}
+                found = recalling.run(None, _read(recalling, arrays | query))
+                expected = answer(run, window)["p_correct"].repeat(candidates)
+                case = Case(window, {"p_correct": expected})
+                gap = _difference(case, {"p_correct": found[0]}, (candidates, place + 1))
+                largest = max(largest, gap)
+                asked += 1
+            if new:
+                answered = {n: a[0, place : place + new] for n, a in batch.items()}
+                rows, carry = remembering.run(None, _read(remembering, arrays | answered))
+                arrays = {"memory": np.concatenate([arrays["memory"], rows]), "carry": carry}
+            place += new
+    return {
+        "cases": asked,
+        "places": longest,
+        "largest_difference": largest,
+        "tolerance": TOLERANCE,
+    }
+
+
 def check_axes(path: Path, ports: Graph) -> None:
     """Raise unless the file declares every axis as its ports do: dynamic ones by name."""
     graph = onnx.load(str(path), load_external_data=False).graph

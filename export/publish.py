@@ -53,11 +53,11 @@ def publish(folder: Path, out: Path, say: Say = print) -> Manifest:
     metrics, calibration = _metrics(run)
     with _staged(out) as stage:
         graphs: dict[str, Graph] = {}
-        for names in (("sequence",), ("step", "ask")):
+        for names in (("sequence",), ("step", "ask"), ("remember", "recall")):
             try:
                 found = {name: graph_of(run, name)[1] for name in names}
             except ValueError:
-                continue  # this network has no state
+                continue  # this network has no such graphs
             say(f"exporting {' and '.join(ports.file for ports in found.values())}")
             export_apart(folder, {name: stage / ports.file for name, ports in found.items()})
             graphs |= {n: ports_of(stage / ports.file, ports) for n, ports in found.items()}
@@ -65,6 +65,9 @@ def publish(folder: Path, out: Path, say: Say = print) -> Manifest:
         if "step" in graphs:
             report["state"] = _proved(say, run, stage, graphs, "step", "ask")
             np.save(stage / START, parity.start_state(run))
+        if "remember" in graphs:
+            report["memory"] = _proved(say, run, stage, graphs, "remember", "recall")
+            np.save(stage / START, run.network.start_carry().detach().numpy())
         run.vocabulary.save(stage / VOCABULARY)
         _save_golden(stage / GOLDEN, parity.golden(run))
         manifest = _manifest(run, out, graphs, metrics, calibration, report)
@@ -94,7 +97,8 @@ def _proved(say: Say, run: Run, stage: Path, graphs: dict[str, Graph], *names: s
     if names == ("sequence",):
         found = parity.check_sequence(run, stage / files[0], graphs["sequence"])
     else:
-        found = parity.check_state(run, stage / files[0], stage / files[1], graphs)
+        check = parity.check_state if "step" in names else parity.check_memory
+        found = check(run, stage / files[0], stage / files[1], graphs)
     say(f"  {found['cases']} cases, largest difference {found['largest_difference']:.1e}")
     return found
 

@@ -2,6 +2,7 @@
 
     python -m export.to_onnx runs/dkt-assist2017 sequence=/tmp/sequence.onnx
     python -m export.to_onnx runs/dkt-assist2017 step=/tmp/step.onnx ask=/tmp/ask.onnx
+    python -m export.to_onnx runs/saint-plus-assist2017 remember=/tmp/remember.onnx
 
 A process of its own for every graph with a sequence axis: in torch 2.13 a second LSTM export in one
 process freezes that axis, and may do so silently. `export.publish` starts them and checks the axes
@@ -24,7 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from export.calibrated import Calibrated
-from models.contract.artifact import ASK, SEQUENCE, STEP, Graph, Port
+from models.contract.artifact import ASK, RECALL, REMEMBER, SEQUENCE, STEP, Graph, Port
 from models.contract.calibration import Calibration
 from models.contract.window import INPUTS
 from models.evaluation.run import Run, open_run
@@ -32,7 +33,7 @@ from models.evaluation.run import Run, open_run
 OPSET = 23  # has Attention as one operator, which ONNX Runtime runs on CPU and CUDA
 
 # Sizes of the traced example: none is 1 (a 1 would be frozen) and none is a size of the network.
-_EXAMPLE = {"batch": 2, "sequence": 7, "skills": 3}
+_EXAMPLE = {"batch": 2, "sequence": 7, "skills": 3, "places": 5, "new": 4}
 
 
 class SequenceGraph(nn.Module):
@@ -85,10 +86,40 @@ class AskGraph(nn.Module):
         return tuple(torch.sigmoid(self.calibrated(logit, answers)) for logit in logits)
 
 
+class RememberGraph(nn.Module):
+    """What is kept of one user, and new answered places -> their rows, and the next carry."""
+
+    def __init__(self, network: Any) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, Tensor]:
+        """Take the memory, the carry, then the tensors of `INPUTS` but for `mask`, unbatched."""
+        memory, carry, *new = inputs
+        return self.network.remember(memory, carry, *_as_real(new))  # type: ignore[no-any-return]
+
+
+class RecallGraph(nn.Module):
+    """What is kept of one user, and queries -> what a `SequenceGraph` gives for each."""
+
+    def __init__(self, network: Any, calibration: Calibration) -> None:
+        super().__init__()
+        self.network = network
+        self.calibrated = Calibrated(calibration)
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        """Take the memory, the carry, then the queries' tensors, as a step's."""
+        memory, carry, *queries = inputs
+        logit = self.network.recall(memory, carry, *_as_real(queries))
+        shown = torch.full_like(queries[0], memory.shape[0])
+        return torch.sigmoid(self.calibrated(logit, shown))
+
+
 def graph_of(run: Run, name: str) -> tuple[nn.Module, Graph, tuple[Tensor, ...]]:
     """Return the module to trace, the ports its file may have, and example inputs.
 
-    `name` is "sequence", "step" or "ask"; raises `ValueError` where the network has no such graph.
+    `name` is "sequence", "step", "ask", "remember" or "recall"; raises `ValueError` where the
+    network has no such graph.
     """
     inputs = [Port(name=n, dtype=d.__name__.rstrip("_"), axes=a) for n, (d, a) in INPUTS.items()]
     outputs = [Port(name="p_correct", dtype="float32", axes=("batch",))]
@@ -98,6 +129,8 @@ def graph_of(run: Run, name: str) -> tuple[nn.Module, Graph, tuple[Tensor, ...]]
     if name == "sequence":
         ports = Graph(file=SEQUENCE, inputs=tuple(inputs), outputs=tuple(outputs))
         return SequenceGraph(run.network, run.calibration), ports, _example(ports)
+    if name in ("remember", "recall") and getattr(run.network, "remembers", False):
+        return _around_memory(run, name, inputs, outputs)
     if name not in ("step", "ask") or not hasattr(run.network, "start_state"):
         raise ValueError(f"{run.kind} has no graph {name!r}")
     start = run.network.start_state()
@@ -115,6 +148,27 @@ def graph_of(run: Run, name: str) -> tuple[nn.Module, Graph, tuple[Tensor, ...]]
     answers = Port(name="answers", dtype="int64", axes=("batch",))
     ports = Graph(file=ASK, inputs=(state, *one, answers), outputs=tuple(outputs))
     return AskGraph(run.network, run.calibration), ports, _example(ports)
+
+
+def _around_memory(
+    run: Run, name: str, inputs: list[Port], outputs: list[Port]
+) -> tuple[nn.Module, Graph, tuple[Tensor, ...]]:
+    """Return what `graph_of` does, of a network that remembers places."""
+    carry = Port(name="carry", dtype="float32", axes=tuple(run.network.start_carry().shape))
+    memory = Port(name="memory", dtype="float32", axes=("places", run.network.row_width))
+    along = "new" if name == "remember" else "batch"
+    places = [
+        replace(p, axes=(along, *(a for a in p.axes if a not in ("batch", "sequence"))))
+        for p in inputs
+        if p.name in _of_one_place()
+    ]
+    kept = (memory, carry, *places)
+    if name == "recall":
+        ports = Graph(file=RECALL, inputs=kept, outputs=tuple(outputs))
+        return RecallGraph(run.network, run.calibration), ports, _example(ports)
+    rows = Port(name="rows", dtype="float32", axes=("new", run.network.row_width))
+    ports = Graph(file=REMEMBER, inputs=kept, outputs=(rows, replace(carry, name="next_carry")))
+    return RememberGraph(run.network), ports, _example(ports)
 
 
 def ports_of(path: Path, ports: Graph) -> Graph:
@@ -154,7 +208,12 @@ def export(run: Run, name: str, path: Path) -> None:
 
 def _as_one_place(tensors: Sequence[Tensor]) -> list[Tensor]:
     """Return the tensors of one place each as a network reads them: with a sequence axis of 1."""
-    places = {n: t[:, None] for n, t in zip(_of_one_place(), tensors, strict=True)}
+    return _as_real([t[:, None] for t in tensors])
+
+
+def _as_real(tensors: Sequence[Tensor]) -> list[Tensor]:
+    """Return the tensors of places that are all real as a network reads them: with a mask."""
+    places = dict(zip(_of_one_place(), tensors, strict=True))
     places["mask"] = torch.ones_like(places["question"], dtype=torch.bool)
     return [places[name] for name in INPUTS]
 

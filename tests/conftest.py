@@ -6,6 +6,11 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# How long an example takes says more of the machine than of what is tried.
+settings.register_profile("ktserve", deadline=None)
+settings.load_profile("ktserve")
 
 # Two workers that each start as many torch threads as there are cores wait for one another: the
 # leak tests took thirty times as long. Here, because torch reads it once, when it is imported.

@@ -15,6 +15,8 @@ from app.engine.kept import KeptScorer
 from app.engine.kept_proof import check_kept_ports, compare_kept
 from app.engine.proof import ProofFailed, check_ports, compare_golden, sweep, warm
 from app.engine.providers import Provider, open_session
+from app.engine.recall_proof import check_recall_ports, compare_recall
+from app.engine.recalling import RecallScorer
 from app.engine.scorer import KNOWLEDGE_STATE, OnnxScorer
 from app.errors import ArtifactInvalid, ProviderUnavailable
 from models.contract.artifact import (
@@ -40,7 +42,7 @@ class Artifact:
     vocabulary: Vocabulary
     card: str  # Markdown
     scorer: OnnxScorer
-    kept: KeptScorer | None  # of a model that carries a state from answer to answer
+    kept: KeptScorer | RecallScorer | None  # goes on from what is kept of a user
 
     @property
     def state_key(self) -> str:
@@ -74,7 +76,9 @@ def open_artifact(folder: Path, provider: Provider, threads: int) -> Artifact:
         compare_golden(scorer, manifest, folder / GOLDEN)
         warm(scorer, manifest)
         kept = _kept_scorer(folder, manifest, vocabulary, provider, threads)
-        if kept is not None:
+        if isinstance(kept, RecallScorer):
+            compare_recall(kept, manifest, folder / GOLDEN)
+        elif kept is not None:
             compare_kept(kept, manifest, folder / GOLDEN)
     except ProofFailed as exc:
         raise ArtifactInvalid(f"{folder} cannot be served: {exc}") from exc
@@ -128,17 +132,23 @@ def _session(
 
 def _kept_scorer(
     folder: Path, manifest: Manifest, vocabulary: Vocabulary, provider: Provider, threads: int
-) -> KeptScorer | None:
-    """Open the graphs around a state; None where there are not both of them."""
+) -> KeptScorer | RecallScorer | None:
+    """Open the graphs around a state or around rows; None where there are not both of a pair."""
     graphs = manifest.graphs
-    if not {"step", "ask"} <= graphs.keys():
+    for pair in (("step", "ask"), ("remember", "recall")):
+        if {*pair} <= graphs.keys():
+            break
+    else:
         return None
     if START not in manifest.files:
-        raise ProofFailed(MANIFEST, f"there is a step graph, but no SHA-256 for {START}")
+        raise ProofFailed(MANIFEST, f"there is a {pair[0]} graph, but no SHA-256 for {START}")
     start = _read(START, lambda: np.load(folder / START, allow_pickle=False))
-    sessions = {name: _session(folder, graphs[name], provider, threads) for name in ("step", "ask")}
-    check_kept_ports(graphs, sessions, start)
-    return KeptScorer(sessions["step"], sessions["ask"], graphs, start, vocabulary)
+    one, other = (_session(folder, graphs[name], provider, threads) for name in pair)
+    if pair == ("step", "ask"):
+        check_kept_ports(graphs, {"step": one, "ask": other}, start)
+        return KeptScorer(one, other, graphs, start, vocabulary)
+    check_recall_ports(graphs, {"remember": one, "recall": other}, start)
+    return RecallScorer(one, other, graphs, start, vocabulary)
 
 
 def _read(file: str, read: Callable[[], T]) -> T:

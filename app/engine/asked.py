@@ -8,9 +8,12 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from models.contract.following import Following, following
+from app.engine.memory import Memory
+from models.contract.counts import Counted
+from models.contract.following import Following, following, following_on
 from models.contract.interaction import Query
 from models.contract.vocabulary import Vocabulary
+from models.contract.window import History
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,6 +27,7 @@ class Asked:
     state: bytes  # empty before any answer
     query: Query
     sets: Mapping[int, Sequence[int]] = field(default_factory=dict)  # see `Vocabulary.read`
+    memory: Memory | None = None  # of all that the state stands for
 
     def __len__(self) -> int:
         """Return the places that are left to run, the query's counted."""
@@ -32,14 +36,45 @@ class Asked:
 
 def encoded(asked: Sequence[Asked], vocabulary: Vocabulary, *, with_counts: bool) -> Following:
     """Turn all of them into a model's integers at once."""
-    sets: dict[int, Sequence[int]] = {}
-    for one in asked:
-        sets.update(one.sets)
+    return _encoded(asked, _read(asked, vocabulary), with_counts=with_counts)
+
+
+def encoded_and_read(
+    asked: Sequence[Asked], vocabulary: Vocabulary
+) -> tuple[Following, list[Counted]]:
+    """Turn all of them into a model's integers, with counts, and tell what was counted.
+
+    Either all have a memory or none has.
+    """
+    history = _read(asked, vocabulary)
+    rows = np.array([len(one.interactions) for one in asked])
+    if asked[0].memory is not None:
+        before_new = np.array([one.seen - one.first for one in asked])
+        pasts = [one.memory.past for one in asked if one.memory and one.memory.past]
+        queries = [one.query for one in asked]
+        return following_on(pasts, history, queries, rows=rows, before_new=before_new)
+    ends = np.cumsum(rows).tolist()
+    windows = [
+        slice(end - len(one.interactions) + max(one.start - one.first, 0), end)
+        for one, end in zip(asked, ends, strict=True)
+    ]
+    pasts = [
+        Counted(
+            history.question[window].copy(),  # the whole of all users is not to be held
+            history.skills[window].copy(),
+            history.response[window].copy(),
+        )
+        for window in windows
+    ]
+    return _encoded(asked, history, with_counts=True), pasts
+
+
+def _encoded(asked: Sequence[Asked], history: History, *, with_counts: bool) -> Following:
     first, start, seen = (
         np.array([getattr(one, name) for one in asked]) for name in ("first", "start", "seen")
     )
     return following(
-        vocabulary.read(_joined([one.interactions for one in asked]), sets=sets),
+        history,
         [one.query for one in asked],
         rows=np.array([len(one.interactions) for one in asked]),
         before_window=np.maximum(start - first, 0),
@@ -47,6 +82,13 @@ def encoded(asked: Sequence[Asked], vocabulary: Vocabulary, *, with_counts: bool
         seen=seen - start,
         with_counts=with_counts,
     )
+
+
+def _read(asked: Sequence[Asked], vocabulary: Vocabulary) -> History:
+    sets: dict[int, Sequence[int]] = {}
+    for one in asked:
+        sets.update(one.sets)
+    return vocabulary.read(_joined([one.interactions for one in asked]), sets=sets)
 
 
 def _joined(arrays: Sequence[NDArray[np.void]]) -> NDArray[np.void]:

@@ -16,6 +16,7 @@ from app.engine.artifact import Artifact, open_artifact
 from app.engine.asked import Asked
 from app.engine.batcher import Batcher, Bounds, Result, Score
 from app.engine.cores import usable_cores
+from app.engine.kept import KeptScorer
 from app.engine.model import ServedModel
 from app.engine.observer import Observer
 from app.engine.providers import Provider, ProviderChoice, choose_provider
@@ -106,7 +107,11 @@ async def open_engine(
         for artifact in artifacts:
             name = artifact.manifest.name
             windows = await shared(name, artifact.scorer)
-            kept = await shared(name, artifact.kept, in_the_loop) if artifact.kept else None
+            kept = None
+            if isinstance(artifact.kept, KeptScorer):
+                kept = await shared(name, artifact.kept, in_the_loop)
+            elif artifact.kept is not None:
+                kept = await shared(name, artifact.kept)
             models[name] = ServedModel(artifact, windows, kept)
         yield Engine(models, choice)
 

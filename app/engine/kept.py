@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from app.engine.asked import Asked, encoded
+from app.engine.asked import Asked, encoded, encoded_and_read
+from app.engine.memory import Memory
 from app.engine.scorer import WindowScore, run_graph, scores_of
 from models.contract.artifact import Graph
+from models.contract.counts import Counted
 from models.contract.following import Following
 from models.contract.vocabulary import Vocabulary
 
@@ -22,7 +24,8 @@ class KeptScore(NamedTuple):
     """What a model says, and the state after all answers."""
 
     score: WindowScore
-    state: NDArray[Any]
+    state: NDArray[Any] | None  # None of a model whose states are not stored
+    memory: Memory | None  # None of a model that holds none
 
 
 class KeptScorer:
@@ -51,18 +54,44 @@ class KeptScorer:
         """A place cannot be read without the places before it in the window."""
         return "counts" in {*self._step_reads, *self._ask_reads}
 
+    @property
+    def state_bytes(self) -> int:
+        """How many bytes a stored state has."""
+        return self.start.nbytes
+
+    @property
+    def holds_memory(self) -> bool:
+        """It is spared reading the window by what is held of it."""
+        return self.reads_counts
+
     def __call__(self, asked: Sequence[Asked]) -> list[KeptScore]:
         """Fold in what each state has not seen, all side by side, and ask; the order is kept.
 
         Raises `ScoringFailed` where a number that comes out is not finite, and ONNX Runtime's own
         errors.
         """
+        if not self.holds_memory:
+            after = encoded(asked, self._vocabulary, with_counts=False)
+            return [KeptScore(*scored, None) for scored in self._folded(asked, after)]
+        return in_two(asked, self._from_memory)
+
+    def _from_memory(self, asked: Sequence[Asked]) -> list[KeptScore]:
+        after, pasts = encoded_and_read(asked, self._vocabulary)
+        return [
+            KeptScore(score, state, _remembered(one, past, state))
+            for one, past, (score, state) in zip(
+                asked, pasts, self._folded(asked, after), strict=True
+            )
+        ]
+
+    def _folded(
+        self, asked: Sequence[Asked], after: Following
+    ) -> list[tuple[WindowScore, NDArray[Any]]]:
         start = self.start.tobytes()
         content = b"".join(one.state or start for one in asked)
         state = np.frombuffer(content, self.start.dtype).reshape(-1, *self.start.shape).copy()
-        after = encoded(asked, self._vocabulary, with_counts=self.reads_counts)
         outputs, state = self.run(state, after)
-        return list(map(KeptScore, scores_of(outputs), state))
+        return list(zip(scores_of(outputs), state, strict=True))
 
     def run(
         self, state: NDArray[Any], after: Following
@@ -83,3 +112,26 @@ class KeptScorer:
         if self._asks_answers:
             inputs[ANSWERS] = after.seen + after.new
         return run_graph(self.ask, self._outputs, inputs), state
+
+
+def in_two(
+    asked: Sequence[Asked], score: Callable[[Sequence[Asked]], list[KeptScore]]
+) -> list[KeptScore]:
+    """Score those with a memory together, then those without; the order is kept."""
+    places = {
+        has_one: [i for i, one in enumerate(asked) if (one.memory is not None) is has_one]
+        for has_one in (True, False)
+    }
+    scores: dict[int, KeptScore] = {}
+    for some in places.values():
+        if some:
+            scores.update(zip(some, score([asked[i] for i in some]), strict=True))
+    return [scores[i] for i in range(len(asked))]
+
+
+def _remembered(asked: Asked, past: Counted, state: NDArray[Any]) -> Memory:
+    """Return what is known after a run; where it learned nothing new, what was known before."""
+    total = asked.first + len(asked.interactions)
+    if asked.memory is not None and asked.memory.seen == total:
+        return asked.memory
+    return Memory(start=asked.start, seen=total, past=past, state=state.tobytes())

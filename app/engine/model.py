@@ -13,6 +13,7 @@ from app.engine.artifact import Artifact
 from app.engine.asked import Asked
 from app.engine.batcher import Answered, Batcher
 from app.engine.kept import KeptScore
+from app.engine.memory import Memory
 from app.engine.scorer import WindowScore
 from models.contract.artifact import Manifest, WindowRule
 from models.contract.vocabulary import Vocabulary
@@ -27,7 +28,8 @@ class Scored:
     prior: float | None  # of a skill never seen in training; None without a knowledge state
     queued_s: float
     run_s: float  # of the run, shared with the other windows in it
-    state: NDArray[Any] | None = None  # after all answers, of a kept state
+    state: NDArray[Any] | None = None  # after all answers, where it may be stored
+    memory: Memory | None = None  # of all answers, where one is held
 
 
 class ServedModel:
@@ -91,8 +93,13 @@ class ServedModel:
 
     @property
     def state_bytes(self) -> int:
-        """How many bytes a kept state has; 0 where none is kept."""
-        return 0 if self._artifact.kept is None else self._artifact.kept.start.nbytes
+        """How many bytes a stored state has; 0 where none is stored."""
+        return 0 if self._artifact.kept is None else self._artifact.kept.state_bytes
+
+    @property
+    def holds_memory(self) -> bool:
+        """It goes on from a `Memory`, where there is one."""
+        return self._artifact.kept is not None and self._artifact.kept.holds_memory
 
     @property
     def reads_whole_window(self) -> bool:
@@ -112,14 +119,14 @@ class ServedModel:
         return [_scored(o) if isinstance(o, Answered) else o for o in outcomes]
 
     async def follow(self, asked: Asked) -> Scored:
-        """Return what the model says, and the state after all answers.
+        """Return what the model says, and what is kept after all answers.
 
         Only of a model that `keeps_state`. Raises as `score` does.
         """
         assert self._kept is not None, f"{self.name} keeps no state"
         answered = await self._kept.submit(asked)
-        score, state = answered.result
-        return Scored(*score, queued_s=answered.queued_s, run_s=answered.run_s, state=state)
+        score, state, memory = answered.result
+        return Scored(*score, answered.queued_s, answered.run_s, state, memory)
 
     def stuck_s(self) -> float:
         """Return the age of the oldest run that has not come back, 0 for none."""

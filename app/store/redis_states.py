@@ -22,7 +22,7 @@ import numpy as np
 from app.errors import TracerError
 from app.store.keys import HISTORY, STATES
 from app.store.redis_client import RedisClient, Script, StoreApart, corrupt
-from app.store.states import Standing, StateRule
+from app.store.states import Known, Standing, StateRule
 from app.store.trips import Trips
 from models.contract.interaction import INTERACTION
 
@@ -30,6 +30,10 @@ log = logging.getLogger(__name__)
 
 Tell = Callable[[str, int], None]  # what became of states, how many
 _Arguments = tuple[Any, ...]
+
+_Ask = tuple[str, StateRule, Known]
+
+_NOTHING = Known(b"", 0, 0)
 
 _TOGETHER = 128  # a script holds up every other caller of the server for as long as it runs
 _WAITING = 4096
@@ -54,15 +58,15 @@ class RedisStates:
         self._stand = client.script("stand")
         self._settle = client.script("settle")
         self._is_apart = False  # a cluster: found out by its refusal
-        self._trips: Trips[tuple[str, StateRule], Standing] = Trips(
+        self._trips: Trips[_Ask, Standing] = Trips(
             self._standings, most=_TOGETHER, max_waiting=max_waiting
         )
         self._waiting: deque[_Kept] = deque()
         self._writing: asyncio.Task[None] | None = None
 
-    async def stand(self, user_id: str, rule: StateRule) -> Standing:
+    async def stand(self, user_id: str, rule: StateRule, known: Known | None = None) -> Standing:
         """Return how a user stands, in a round trip shared with all who ask meanwhile."""
-        return await self._trips((user_id, rule))
+        return await self._trips((user_id, rule, known or _NOTHING))
 
     def keep(self, user_id: str, rule: StateRule, standing: Standing, state: bytes) -> None:
         """Keep a state soon. Where too many wait the oldest is lost: it will be made again."""
@@ -80,12 +84,11 @@ class RedisStates:
         if self._writing is not None:
             await self._writing
 
-    async def _standings(
-        self, asks: Sequence[tuple[str, StateRule]]
-    ) -> Sequence[Standing | Exception]:
-        users = [user_id for user_id, _ in asks]
+    async def _standings(self, asks: Sequence[_Ask]) -> Sequence[Standing | Exception]:
+        users = [user_id for user_id, _, _ in asks]
         arguments: list[_Arguments] = [
-            (r.key, r.size, r.length, r.cut, "window" if r.whole_window else "") for _, r in asks
+            (r.key, r.size, r.length, r.cut, "window" if r.whole_window else "", *known)
+            for _, r, known in asks
         ]
         found = await self._run(self._stand, users, (self._keep,), arguments)
         return [corrupt() if len(one) == 1 else _standing(one) for part in found for one in part]
@@ -149,7 +152,6 @@ def _call(
 
 
 def _standing(found: Sequence[Any]) -> Standing:
-    records, first, kept, total, start, seen, state, history = found
-    return Standing(
-        np.frombuffer(records, INTERACTION), first, kept, total, start, seen, state, history
-    )
+    records, first, kept, total, start, seen, state, history, is_known = found
+    interactions = np.frombuffer(records, INTERACTION)
+    return Standing(interactions, first, kept, total, start, seen, state, history, bool(is_known))

@@ -20,6 +20,14 @@ class StateRule:
     whole_window: bool  # the records before the state are wanted too
 
 
+class Known(NamedTuple):
+    """What the caller holds of a user already: then the records before it are not wanted."""
+
+    history: bytes  # the name of the history
+    start: int  # number of the first interaction that it stands on
+    seen: int  # number after the last one
+
+
 class Standing(NamedTuple):
     """How a user stands: a state, and the interactions after it.
 
@@ -34,6 +42,7 @@ class Standing(NamedTuple):
     seen: int  # number after the last one in the state; `start` where there is no state
     state: bytes  # empty where none fits
     history: bytes  # tells this history from another that had the user's name before
+    is_known: bool = False  # what the caller holds fits, and takes the place of a state
 
     @property
     def new(self) -> int:
@@ -44,10 +53,11 @@ class Standing(NamedTuple):
 class States(Protocol):
     """States of all users."""
 
-    async def stand(self, user_id: str, rule: StateRule) -> Standing:
-        """Return how a user stands; raise `StoreUnavailable`, `StoreCorrupt` or `Overloaded`.
+    async def stand(self, user_id: str, rule: StateRule, known: Known | None = None) -> Standing:
+        """Return how a user stands, after what is `known` if that fits.
 
-        Callers at the same time share a round trip.
+        Raises `StoreUnavailable`, `StoreCorrupt` or `Overloaded`. Callers at the same time share a
+        round trip.
         """
         ...
 

@@ -5,7 +5,9 @@ artifacts/<model>/<version>/
     sequence.onnx     windows -> p_correct (and knowledge_state)
     step.onnx         a state and one interaction -> the next state; only where a model has one
     ask.onnx          a state and a query -> p_correct (and knowledge_state); beside step.onnx
-    start.npy         the state before any answer, beside step.onnx
+    remember.onnx     what is kept of a user, and new places -> what to keep of them; where it pays
+    recall.onnx       what is kept of a user, and queries -> p_correct; beside remember.onnx
+    start.npy         the state before any answer, beside step.onnx or remember.onnx
     vocabulary.json   outside ids <-> integers
     golden.npz        windows with the probabilities the network gave them when it was exported
     card.md           the model card, for people
@@ -25,6 +27,7 @@ from models.contract.calibration import Calibration
 
 FORMAT = 1
 MANIFEST, SEQUENCE, STEP, ASK = "manifest.json", "sequence.onnx", "step.onnx", "ask.onnx"
+REMEMBER, RECALL = "remember.onnx", "recall.onnx"
 VOCABULARY, GOLDEN, CARD = "vocabulary.json", "golden.npz", "card.md"
 START = "start.npy"
 
@@ -68,7 +71,7 @@ class Manifest:
     version: str
     network: str  # its name in the registry of networks
     config: Mapping[str, Any]  # the network's own configuration
-    graphs: Mapping[str, Graph]  # "sequence"; "step" and "ask" where the model has a state
+    graphs: Mapping[str, Graph]  # "sequence"; "step" and "ask", or "remember" and "recall"
     window: WindowRule
     vocabulary: str  # fingerprint
     n_questions: int  # PAD and UNSEEN not counted

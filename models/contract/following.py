@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from models.contract.counts import counts_of
+from models.contract.counts import Counted, counts_at, counts_of
 from models.contract.interaction import PAD, UNKNOWN, UNKNOWN_MS, Query
 from models.contract.masks import key_padding
 from models.contract.window import MISSING_S, PADDING, History, Side, lags_s
@@ -60,7 +60,7 @@ def following(
     skills = _skills_of(queries)
     question = np.array([q.question for q in queries], np.int64)
     asked_ms = np.array([q.asked_ms for q in queries], np.int64)
-    difficulty = np.array([q.difficulty for q in queries], np.float32)
+    difficulty = _difficulty_of(queries)
     last_ms = np.full(len(queries), UNKNOWN_MS)
     last_ms[rows > 0] = history.asked_ms[ends[rows > 0] - 1]
     answered: dict[str, NDArray[Any]] = {
@@ -90,6 +90,83 @@ def following(
         answered["counts"] = counts[: in_window.sum()][is_new[in_window]]
         asked["counts"] = counts[in_window.sum() :]
     return Following(answered, rows - before_new, asked, seen)
+
+
+def following_on(
+    pasts: Sequence[Counted],
+    history: History,
+    queries: Sequence[Query],
+    *,
+    rows: NDArray[np.int64],
+    before_new: NDArray[np.int64],
+) -> tuple[Following, list[Counted]]:
+    """Encode what comes after each user's state, with counts, where the past was read before.
+
+    `pasts` hold the answers of each user's window that the state stands for; `history` need hold
+    none of them but one that gives the first new place its lag. Otherwise as `following`. Returns
+    with it the pasts with the new answers.
+    """
+    seen = np.array([len(past.question) for past in pasts])
+    after = following(
+        history,
+        queries,
+        rows=rows,
+        before_window=before_new * 0,
+        before_new=before_new,
+        seen=seen,
+        with_counts=False,
+    )
+    new, answered, asked = after.new, after.answered, after.queries
+    ends = np.cumsum(new)
+    grown = [
+        past if begin == end else _grown(past, answered, slice(begin, end))
+        for past, begin, end in zip(pasts, (ends - new).tolist(), ends.tolist(), strict=True)
+    ]
+    base = np.cumsum(seen + new) - (seen + new)  # of each user among all rows
+    user = np.repeat(np.arange(len(queries)), new)
+    counted = seen[user] + np.arange(len(user)) - np.repeat(ends - new, new)
+    counts = counts_at(
+        _one_after_the_other(grown),
+        np.concatenate([base[user], base]),
+        np.concatenate([base[user] + counted, base + seen + new]),
+        np.concatenate([answered["question"], asked["question"]]),
+        _stacked(answered["skills"], asked["skills"]),
+        np.concatenate([_difficulty_of_new(history, rows, before_new), _difficulty_of(queries)]),
+    )
+    answered["counts"], asked["counts"] = counts[: len(user)], counts[len(user) :]
+    return after, grown
+
+
+def _grown(past: Counted, answered: dict[str, NDArray[Any]], new: slice) -> Counted:
+    return Counted(
+        question=np.concatenate([past.question, answered["question"][new]]),
+        skills=_stacked(past.skills, answered["skills"][new]),
+        response=np.concatenate([past.response, answered["response"][new]]),
+    )
+
+
+def _one_after_the_other(pasts: Sequence[Counted]) -> Counted:
+    widths = {past.skills.shape[1] for past in pasts}
+    skills = [past.skills for past in pasts]
+    if len(widths) > 1:
+        none = np.zeros((0, max(widths)), np.int64)
+        skills = [_stacked(s, none) for s in skills]
+    return Counted(
+        question=np.concatenate([past.question for past in pasts]),
+        skills=np.concatenate(skills),
+        response=np.concatenate([past.response for past in pasts]),
+    )
+
+
+def _difficulty_of_new(
+    history: History, rows: NDArray[np.int64], before_new: NDArray[np.int64]
+) -> NDArray[np.float32]:
+    place = np.arange(len(history)) - np.repeat(np.cumsum(rows) - rows, rows)
+    return history.difficulty[place >= np.repeat(before_new, rows)]
+
+
+def _difficulty_of(queries: Sequence[Query]) -> NDArray[np.float32]:
+    return np.array([q.difficulty for q in queries], np.float32)
 
 
 def padded(after: Following, side: Side) -> dict[str, NDArray[Any]]:

@@ -2,7 +2,9 @@
 
 Jeon, "Last Query Transformer RNN for knowledge tracing", 2021 (arXiv 2102.05038). No positional
 encoding: attention gathers, the LSTM keeps the order. Attention costs L, not L squared.
-Letters: B batch, L places, D width, H heads.
+With residual "last" nothing that a place enters with depends on the query: what is kept of it is
+its embedding, one row, which attention looks at, and the state of the LSTM after the last of them.
+Letters: B batch, L places, D width, H heads, P places kept, N new places.
 """
 
 from __future__ import annotations
@@ -123,6 +125,41 @@ class LastQuery(nn.Module):
         after = self.recurrence.step(flat, state)[:, 0, 0]  # (B*L, D)
         logit = self._answer(after, queries.flatten(0, 1)).view(past.shape[:2])
         return Places(logit + self.counts.logit(features))
+
+    @property
+    def remembers(self) -> bool:
+        """Past places can be kept: with residual "last", they know nothing of the query."""
+        return self.config.residual == "last"
+
+    @property
+    def row_width(self) -> int:
+        """How many numbers are kept of a place."""
+        return self.config.width
+
+    def start_carry(self) -> Tensor:
+        """Return the LSTM's state before any answer, (2, 1, D)."""
+        return self.recurrence.start
+
+    def remember(self, memory: Tensor, carry: Tensor, *inputs: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the rows (N, D) of new places, and the LSTM's state (2, 1, D) after them.
+
+        Of one user; `carry` is the state before them. The inputs have one axis of N places, all of
+        them answered; nothing of the `memory` (P, D) of earlier ones is needed.
+        """
+        new = Inputs(*inputs)
+        rows = self._embed(new, self.counts.read(new.counts))
+        return rows, self.recurrence.after(self._mix(rows, torch.zeros_like(rows)), carry)
+
+    def recall(self, memory: Tensor, carry: Tensor, *inputs: Tensor) -> Tensor:
+        """Return the logits (N,) of N questions, each asked of one user next, from `remember`."""
+        queries = Inputs(*inputs)
+        features = self.counts.read(queries.counts)
+        x = self._embed(queries, features)  # (N, D)
+        bias = torch.zeros(1, 1, 1, device=x.device)
+        seen = self.attention.and_own(x, memory, x, bias)
+        state = carry.expand(x.shape[0], -1, -1, -1)
+        after = self.recurrence.step(self._mix(x, seen), state)[:, 0, 0]
+        return self._answer(after, x) + self.counts.logit(features)
 
     def _embed(self, batch: Inputs, features: Tensor) -> Tensor:
         """Return (B, L, D): the inputs of each place, added."""

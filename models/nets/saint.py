@@ -3,12 +3,16 @@
 Choi et al., "Towards an Appropriate Query, Key, and Value Computation for Knowledge Tracing", 2020
 (arXiv 2002.07033). The answer before stands in the decoder one place to the right, behind a start
 token, so that place t of the decoder reads the answers before t and the encoder the questions to t.
-Letters: B batch, L places, D width.
+What is kept of a place, so that a later one need not replay it, is one row: what each attention
+looks at there, namely the encoder's layers, what the encoder says, and the decoder's layers.
+Letters: B batch, L places, D width, P places kept, N new places, C width of a row.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +27,9 @@ from models.nets.layers.feed_forward import FeedForward
 from models.nets.layers.norm import Norm, norm_of
 from models.nets.layers.places import Inputs, Places, align_right, at_last, shifted
 from models.nets.layers.times import TimeEmbedding, TimeForm
+
+Attend = Callable[[CausalAttention, Tensor, Tensor], Tensor]
+"""An attention, its queries, and what it looks at in their own places -> what it sees."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +58,7 @@ class Saint(nn.Module):
     """
 
     is_causal = True
+    remembers = True
     fitted_by = "gradient"
 
     def __init__(
@@ -90,35 +98,118 @@ class Saint(nn.Module):
     def forward(self, *inputs: Tensor) -> Tensor:
         """Return the logit that the last question is answered right, (B,)."""
         batch = align_right(Inputs(*inputs))
-        return self._answer(*(at_last(x, batch.mask) for x in self._decode(batch)))
+        last = (batch.mask.to(torch.int64).sum(dim=1) - 1).clamp(min=0)  # (B,)
+        x, features = self._decode(batch, last)
+        return self._answer(x.squeeze(1), at_last(features, batch.mask))
 
     def every_place(self, *inputs: Tensor) -> Places:
         """Return the logits at every place, each from the answers before it alone."""
         return Places(self._answer(*self._decode(Inputs(*inputs))))
 
+    @property
+    def row_width(self) -> int:
+        """How many numbers are kept of a place."""
+        return (2 * self.config.layers + 1) * self.config.width
+
+    def start_carry(self) -> Tensor:
+        """Return what stands in the decoder's first place, (D,)."""
+        return self.start
+
+    def remember(self, memory: Tensor, carry: Tensor, *inputs: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the rows (N, C) of new places and the last answer (D,), of one user.
+
+        `memory` (P, C) holds the rows of the places before, `carry` (D,) the answer to the last of
+        them; the inputs have one axis of N places, all of them answered.
+        """
+        new = Inputs(*inputs)
+        answered = self._answered(new)
+        rows: dict[int, Tensor] = {}
+        kept = self._kept(memory)
+
+        def attend(attention: CausalAttention, query: Tensor, own: Tensor) -> Tensor:
+            part, before = kept[attention]
+            rows[part] = own
+            return attention.extend(query, own, before)
+
+        place = memory.shape[0] + torch.arange(answered.shape[0], device=memory.device)
+        self._pass(new, shifted(answered[None], carry)[0], self.position(place), attend)
+        return torch.cat([rows[part] for part in sorted(rows)], dim=-1), answered[-1]
+
+    def recall(self, memory: Tensor, carry: Tensor, *inputs: Tensor) -> Tensor:
+        """Return the logits (N,) of N questions, each asked of one user next, from `remember`."""
+        queries = Inputs(*inputs)
+        kept = self._kept(memory)
+
+        def attend(attention: CausalAttention, query: Tensor, own: Tensor) -> Tensor:
+            return attention.recall(query, own, kept[attention][1])
+
+        place = torch.full((1,), memory.shape[0], device=memory.device)
+        heard = carry.expand(queries.question.shape[0], -1)
+        return self._answer(*self._pass(queries, heard, self.position(place), attend))
+
     def _answer(self, x: Tensor, features: Tensor) -> Tensor:
         """(..., D), (..., features) -> (...)."""
         return self.read_out(x).squeeze(-1) + self.counts.logit(features)  # type: ignore[no-any-return]
 
-    def _decode(self, batch: Inputs) -> tuple[Tensor, Tensor]:
+    def _answered(self, batch: Inputs) -> Tensor:
+        return self.response(batch.response) + self.elapsed(batch.elapsed_s)  # type: ignore[no-any-return]
+
+    def _decode(self, batch: Inputs, last: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Return what the decoder says, (B, L, D), and the count features.
 
-        Padding stands to the right of all it could harm: causal is enough.
+        With `last` (B,) only what it says at that place of each row, (B, 1, D): the last layer asks
+        one query. Padding stands to the right of all it could harm: causal is enough.
         """
         place = torch.arange(batch.question.shape[1], device=batch.question.device)
-        mask = causal(place)  # (L, L)
-        position = self.position(place)  # (L, D)
+        distance = place[:, None] - place  # (L, L)
+
+        def attend(attention: CausalAttention, query: Tensor, own: Tensor) -> Tensor:
+            if last is None or query.shape[1] == own.shape[1]:
+                return attention(query, own, causal(place), distance)  # type: ignore[no-any-return]
+            before = (last[:, None] - place)[:, None]  # (B, 1, L)
+            return attention(query, own, before >= 0, before)  # type: ignore[no-any-return]
+
+        heard = shifted(self._answered(batch), self.start)
+        return self._pass(batch, heard, self.position(place), attend, last)
+
+    def _pass(
+        self,
+        batch: Inputs,
+        heard: Tensor,
+        position: Tensor,
+        attend: Attend,
+        last: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Go through encoder and decoder, `attend` giving what an attention sees.
+
+        `heard` is the answer before each place, and `position` broadcasts to its shape.
+        """
         features = self.counts.read(batch.counts)
         x = asked(batch, self.question, self.skills) + self.counts(features)
         x = self.drop(x + position)
         for layer in self.encoder:
-            x = layer(x, mask, place)
+            x = layer(x, attend)
         memory = self.norm_encoder(x)
-        answered = self.response(batch.response) + self.elapsed(batch.elapsed_s)
-        x = self.drop(shifted(answered, self.start) + self.lag(batch.lag_s) + position)
-        for layer in self.decoder:
-            x = layer(x, memory, mask, place)
+        x = self.drop(heard + self.lag(batch.lag_s) + position)
+        for number, layer in enumerate(self.decoder, 1):
+            x = layer(x, memory, attend, last if number == len(self.decoder) else None)
         return self.norm_decoder(x), features
+
+    def _kept(self, memory: Tensor) -> dict[CausalAttention, tuple[int, Tensor]]:
+        """Part rows (P, C) among the attentions that look at them, each with its number."""
+        encoder: list[Any] = list(self.encoder)
+        decoder: list[Any] = list(self.decoder)
+        looks: list[list[CausalAttention]] = [
+            *([layer.attend_self] for layer in encoder),
+            [layer.attend_cross for layer in decoder],
+            *([layer.attend_self] for layer in decoder),
+        ]
+        parts = torch.split(memory, self.config.width, dim=1)
+        return {
+            one: (number, part)
+            for number, (those, part) in enumerate(zip(looks, parts, strict=True))
+            for one in those
+        }
 
 
 def _attention(config: SaintConfig) -> CausalAttention:
@@ -136,10 +227,10 @@ class EncoderLayer(nn.Module):
         self.feed_forward = FeedForward(config.width, config.hidden, config.dropout)
         self.drop = nn.Dropout(config.dropout)
 
-    def forward(self, x: Tensor, mask: Tensor, place: Tensor) -> Tensor:
-        """(B, L, D) -> (B, L, D)."""
+    def forward(self, x: Tensor, attend: Attend) -> Tensor:
+        """(..., D) -> (..., D)."""
         y = self.norm_self(x)
-        x = x + self.drop(self.attend_self(y, y, mask, place))
+        x = x + self.drop(attend(self.attend_self, y, y))
         return x + self.drop(self.feed_forward(self.norm_feed_forward(x)))  # type: ignore[no-any-return]
 
 
@@ -156,9 +247,14 @@ class DecoderLayer(nn.Module):
         self.feed_forward = FeedForward(config.width, config.hidden, config.dropout)
         self.drop = nn.Dropout(config.dropout)
 
-    def forward(self, x: Tensor, memory: Tensor, mask: Tensor, place: Tensor) -> Tensor:
-        """(B, L, D) and the encoder's (B, L, D) -> (B, L, D)."""
-        y = self.norm_self(x)
-        x = x + self.drop(self.attend_self(y, y, mask, place))
-        x = x + self.drop(self.attend_cross(self.norm_cross(x), memory, mask, place))
+    def forward(
+        self, x: Tensor, memory: Tensor, attend: Attend, last: Tensor | None = None
+    ) -> Tensor:
+        """(..., D) and the encoder's (..., D) -> (..., D), or (B, 1, D) at the places `last`."""
+        query = y = self.norm_self(x)
+        if last is not None:
+            where = last[:, None, None].expand(-1, 1, x.shape[2])
+            x, query = x.gather(1, where), y.gather(1, where)
+        x = x + self.drop(attend(self.attend_self, query, y))
+        x = x + self.drop(attend(self.attend_cross, self.norm_cross(x), memory))
         return x + self.drop(self.feed_forward(self.norm_feed_forward(x)))  # type: ignore[no-any-return]

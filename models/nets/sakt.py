@@ -84,10 +84,11 @@ class Sakt(nn.Module):
         """Return (B, L, D). Padding stands to the right of all it could harm: causal is enough."""
         place = torch.arange(batch.question.shape[1], device=batch.question.device)
         mask = causal(place)  # (L, L): keys have moved, so the diagonal is the answer before
+        distance = place[:, None] - place
         past = self.drop(shifted(self._answered(batch), self.start) + self.position(place))
         x: Tensor = self.drop(asked(batch, self.question, self.skills))
         for layer in self.layers:
-            x = layer(x, past, mask, place)
+            x = layer(x, past, mask, distance)
         return x
 
     def _answered(self, batch: Inputs) -> Tensor:
@@ -119,7 +120,7 @@ class SaktLayer(nn.Module):
         self.norm_feed_forward = norm_of(config.norm, config.width)
         self.drop = nn.Dropout(config.dropout)
 
-    def forward(self, x: Tensor, past: Tensor, mask: Tensor, place: Tensor) -> Tensor:
+    def forward(self, x: Tensor, past: Tensor, mask: Tensor, distance: Tensor) -> Tensor:
         """Queries (B, L, D), keys and values (B, L, D) -> (B, L, D)."""
-        x = self.norm_attend(x + self.drop(self.attend(x, past, mask, place)))
+        x = self.norm_attend(x + self.drop(self.attend(x, past, mask, distance)))
         return self.norm_feed_forward(x + self.drop(self.feed_forward(x)))  # type: ignore[no-any-return]

@@ -187,6 +187,7 @@ def test_a_spoilt_state_is_made_anew_and_costs_no_answer(redis_socket):  # noqa:
         for field, value in fields.items():
             spoilt = value[:24] + np.full((len(value) - 24) // 4, np.nan, np.float32).tobytes()
             store.hset(states, field, spoilt)
+    with serving(settings) as client:  # holds nothing of the user yet
         for model in MODELS:
             ask = learner.ask(model)
             agree(post(client, "/predict", ask), post(client, "/predict", learner.inline(ask)))

@@ -22,17 +22,26 @@ TINY = {
     "dkt": {"hidden": 8, "question": True, "lag": "continuous", "elapsed": "categorical"},
     "dkt_asked": {"width": 8, "hidden": 8, "lag": "categorical"},
     "ensemble": {},
-    "last_query": {"width": 8, "heads": 2, "hidden": 8, "lag": "categorical"},
+    "last_query": {"width": 8, "heads": 2, "hidden": 8, "lag": "categorical", "residual": "last"},
+    "last_query broadcast": {"width": 8, "heads": 2, "hidden": 8, "counts": True},
     "saint": {"width": 8, "heads": 2, "hidden": 8, "length": 40},
-    "saint_plus": {"width": 8, "heads": 2, "hidden": 8, "length": 40, "elapsed": "continuous"},
+    "saint_plus": {
+        "width": 8,
+        "heads": 2,
+        "hidden": 8,
+        "length": 40,
+        "elapsed": "continuous",
+        "counts": True,
+    },
     "sakt": {"width": 8, "heads": 2, "hidden": 8, "length": 40, "inputs": "both", "recency": True},
 }
 
 MEMBERS = {"ensemble": ("dkt_asked", "saint_plus")}
 
 
-def make_run(folder: Path, network: str) -> Path:
+def make_run(folder: Path, tiny: str) -> Path:
     """Train for one epoch on simulated learners, and measure."""
+    network = tiny.partition(" ")[0]
     log = folder / "learners.csv"
     simulate(users=30, answers=30, questions=15, skills=4, seed=2).frame.write_csv(log)
     content = {
@@ -45,7 +54,7 @@ def make_run(folder: Path, network: str) -> Path:
         for name in MEMBERS.get(network, ())
     ]
     config = TrainingConfig.of(
-        {**content, "name": network, "network": network, "model": TINY[network], "members": members}
+        {**content, "name": network, "network": network, "model": TINY[tiny], "members": members}
     )
     split = open_split(config.data, seed=config.seed)
     vocabulary = split.train.vocabulary()
@@ -63,6 +72,6 @@ def exported(request, tmp_path_factory) -> tuple[Path, Path]:
     folder = tmp_path_factory.mktemp("export")
     run = make_run(folder, request.param)
     assert evaluation([str(run), "--rounds", "5"]) == 0
-    artifact = folder / "artifacts" / request.param / "1"
+    artifact = folder / "artifacts" / request.param.replace(" ", "_") / "1"
     publish(run, artifact, say=lambda _: None)
     return run, artifact

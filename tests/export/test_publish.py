@@ -27,6 +27,9 @@ from models.evaluation.predictions import tensors
 from models.evaluation.run import open_run
 from models.evaluation.subject import open_subject
 
+BROADCAST = "last_query_broadcast"
+"""Its places change with the query: nothing of them can be kept."""
+
 
 @functools.cache
 def session_of(path):
@@ -79,8 +82,12 @@ def test_batch_and_sequence_are_dynamic_in_every_graph(exported):
     """In the file itself, not only in what is said of it."""
     _, folder = exported
     manifest = Manifest.load(folder)
-    has_state = manifest.network in {"bkt", "dkt", "dkt_asked"}
-    assert set(manifest.graphs) == {"sequence"} | ({"step", "ask"} if has_state else set())
+    kept: set[str] = set()
+    if manifest.network in ("bkt", "dkt", "dkt_asked"):
+        kept = {"step", "ask"}
+    elif manifest.network in ("saint", "saint_plus", "last_query") and manifest.name != BROADCAST:
+        kept = {"remember", "recall"}
+    assert set(manifest.graphs) == {"sequence"} | kept
     for graph in manifest.graphs.values():
         for node in onnx.load(folder / graph.file).graph.input:
             axes = [d.dim_param for d in node.type.tensor_type.shape.dim]
@@ -186,6 +193,31 @@ def test_a_question_asked_of_folded_steps_is_answered_as_the_sequence_would(expo
     assert [o.name for o in ask.get_outputs()] == [o.name for o in sequence.get_outputs()]
     for one, other in zip(found, expected, strict=True):
         np.testing.assert_allclose(one, other, atol=1e-5)
+
+
+def test_a_question_put_to_what_is_kept_is_answered_as_the_sequence_would(exported):
+    """Where a network keeps places: all at once, then one by one, and two questions together."""
+    run, folder = exported
+    if "remember" not in Manifest.load(folder).graphs:
+        assert not (folder / "remember.onnx").exists()
+        return
+    sequence, remember, recall = (
+        onnxruntime.InferenceSession(folder / f"{name}.onnx")
+        for name in ("sequence", "remember", "recall")
+    )
+    batch = drawn(open_run(run).vocabulary, np.random.default_rng(3), [25], "right")
+    width = Manifest.load(folder).graphs["remember"].outputs[0].axes[1]
+    kept = {"memory": np.zeros((0, width), np.float32), "carry": np.load(folder / "start.npy")}
+    for part in (slice(0, 20), slice(20, 21), slice(21, 25)):
+        inputs = kept | {n: batch[n][0, part] for n in INPUTS if n != "mask"}
+        rows, carry = remember.run(None, {i.name: inputs[i.name] for i in remember.get_inputs()})
+        kept = {"memory": np.concatenate([kept["memory"], rows]), "carry": carry}
+    query = kept | {n: np.repeat(batch[n][0, 25:], 2, axis=0) for n in INPUTS if n != "mask"}
+
+    (found,) = recall.run(None, {i.name: query[i.name] for i in recall.get_inputs()})
+
+    (expected,) = sequence.run(None, {i.name: batch[i.name] for i in sequence.get_inputs()})
+    np.testing.assert_allclose(found, expected.repeat(2), atol=1e-5)
 
 
 def test_a_graph_has_no_input_that_it_does_not_read(exported):

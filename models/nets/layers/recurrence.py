@@ -29,6 +29,11 @@ class Recurrence(nn.Module):
         """(B, L, D) -> (B, L, hidden): the state before each place, the learned start first."""
         return shifted(self.forward(x), self.start[0, -1])
 
+    def after(self, x: Tensor, state: Tensor) -> Tensor:
+        """(N, D), places of one row, and (2, layers, hidden) before them -> the state after."""
+        h, c = self.lstm(x[None], (state[0][:, None], state[1][:, None]))[1]
+        return torch.stack([h[:, 0], c[:, 0]])
+
     def before_each(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """(B, L, D) -> h and c before each place, (B, L, hidden) each; of one layer.
 

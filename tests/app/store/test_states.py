@@ -13,7 +13,7 @@ from redis import Redis
 from app.errors import StoreCorrupt
 from app.settings import Settings
 from app.store.opening import open_store
-from app.store.states import StateRule
+from app.store.states import Known, StateRule
 from tests.app.store.conftest import KEEP, a_server
 from tests.app.store.test_histories import add, answers
 
@@ -266,3 +266,52 @@ async def test_in_a_cluster_every_user_is_asked_for_apart(tmp_path):
 
     assert [s.total for s in first] == list(range(9))
     assert [s.state for s in second] == [b""] + [b"abcd"] * 8
+
+
+async def test_what_the_caller_holds_takes_the_place_of_a_state(store):
+    """Only what came after it is read, and the one before that gives the first lag."""
+    user_id, rule = uuid4().hex, replace(RULE, whole_window=True)
+    await add(store.histories, user_id, answers(0, 5))
+    before = await kept(store, user_id, rule)
+
+    held = Known(before.history, 0, 3)
+    standing = await store.states.stand(user_id, rule, held)
+
+    assert standing.is_known
+    assert (standing.start, standing.seen, standing.new, standing.state) == (0, 3, 2, b"")
+    assert asked_ms(standing) == [2000, 3000, 4000]
+
+
+@pytest.mark.parametrize(
+    "other",
+    [{"history": b"abcd"}, {"start": 1}, {"seen": 6}, {"history": b""}],
+    ids=["another history", "another window", "more than there is", "none"],
+)
+async def test_what_the_caller_holds_of_something_else_does_not_fit(store, other):
+    """The kept state is found as if there were nothing held."""
+    user_id, rule = uuid4().hex, replace(RULE, whole_window=True)
+    await add(store.histories, user_id, answers(0, 5))
+    before = await kept(store, user_id, rule)
+
+    held = Known(before.history, 0, 3)._replace(**other)
+    standing = await store.states.stand(user_id, rule, held)
+
+    assert not standing.is_known
+    assert (standing.state, standing.new, len(standing.interactions)) == (b"abcd", 0, 5)
+
+
+async def test_what_is_held_of_a_forgotten_user_does_not_fit(store):
+    """Not even when somebody of the same name has answered as much again."""
+    user_id = uuid4().hex
+    await add(store.histories, user_id, answers(0, 3))
+    before = await store.states.stand(user_id, RULE)
+    held = Known(before.history, 0, 3)
+    await store.histories.forget(user_id)
+
+    nobody = await store.states.stand(user_id, RULE, held)
+    await add(store.histories, user_id, answers(0, 3))
+    standing = await store.states.stand(user_id, RULE, held)
+
+    assert not nobody.is_known
+    assert not standing.is_known
+    assert (standing.new, standing.total) == (3, 3)

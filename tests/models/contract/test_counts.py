@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.contract.counts import N_COUNTS, counts_of
+from models.contract.counts import N_COUNTS, Counted, counts_at, counts_of
 from models.contract.interaction import RIGHT, UNKNOWN, WRONG
 
 
@@ -47,3 +47,35 @@ def test_no_answer_moves_a_count_at_its_own_place_or_before(n, t, seed):
 
     assert before.shape == (n, N_COUNTS)
     np.testing.assert_array_equal(before[: t + 1], after[: t + 1])
+
+
+@given(
+    sizes=st.lists(st.integers(0, 25), min_size=1, max_size=4),
+    seed=st.integers(0, 999),
+    width=st.integers(1, 3),
+)
+def test_counts_at_a_few_places_are_those_of_all(sizes, seed, width):
+    """Of several users one after the other; unseen ids, and a skill named twice, among them."""
+    rng = np.random.default_rng(seed)
+    past, expected, places = [], [], []
+    for n in sizes:
+        question, skills = rng.integers(1, 6, n + 1), rng.integers(0, 5, (n + 1, 3))
+        response, difficulty = rng.integers(0, 2, n + 1), rng.random((n + 1, 2), np.float32)
+        skills[:, width:] = 0
+        at = int(rng.integers(0, n + 1))
+        expected.append(counts_of(question, skills, response, difficulty)[at])
+        past.append((question[:n], skills[:n], response[:n]))
+        places.append((at, question[at], skills[at], difficulty[at]))
+    begin = np.cumsum(sizes) - sizes
+    at, question, skills, difficulty = (np.array(part) for part in zip(*places, strict=True))
+
+    found = counts_at(
+        Counted(*(np.concatenate(part) for part in zip(*past, strict=True))),
+        begin,
+        begin + at,
+        question,
+        skills,
+        difficulty,
+    )
+
+    np.testing.assert_allclose(found, expected, rtol=1e-6)

@@ -6,7 +6,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.contract.following import following, padded
+from models.contract.counts import Counted
+from models.contract.following import following, following_on, padded
 from models.contract.interaction import Query
 from models.contract.window import History, collate, window_of, window_start
 from tests.models.contract.test_window import history_of
@@ -112,3 +113,52 @@ def test_without_states_they_are_the_windows_collated(totals, side, with_counts)
     for name, array in found.items():
         np.testing.assert_allclose(array, expected[name], rtol=1e-6)
         assert array.dtype == expected[name].dtype
+
+
+@given(
+    users=st.lists(st.tuples(st.integers(0, 30), st.integers(0, 30)), min_size=1, max_size=5),
+    seed=st.integers(0, 99),
+)
+def test_what_was_read_before_need_not_be_read_again(users, seed):
+    """The same places, and in the end the same is known as of a window read at once."""
+    histories = [history_of(total, seed + number) for number, (total, _) in enumerate(users)]
+    queries = [Query(question=3, skills=(2, 4)[: 1 + n % 2], asked_ms=10**9) for n, _ in users]
+    totals = np.array([total for total, _ in users])
+    starts = np.array([window_start(total, LENGTH, CUT) for total in totals])
+    seen = np.maximum(starts, totals - np.array([unseen for _, unseen in users]))
+    whole = following(
+        joined(histories),
+        queries,
+        rows=totals,
+        before_window=starts,
+        before_new=seen,
+        seen=seen - starts,
+        with_counts=True,
+    )
+    firsts = np.maximum(seen - 1, 0)
+
+    found, pasts = following_on(
+        [
+            Counted(h.question[a:b], h.skills[a:b], h.response[a:b])
+            for h, a, b in zip(histories, starts, seen, strict=True)
+        ],
+        joined(
+            [
+                History(*(getattr(h, f)[first:] for f in History.__slots__[:6]))
+                for h, first in zip(histories, firsts, strict=True)
+            ]
+        ),
+        queries,
+        rows=totals - firsts,
+        before_new=seen - firsts,
+    )
+
+    np.testing.assert_array_equal(found.seen, whole.seen)
+    np.testing.assert_array_equal(found.new, whole.new)
+    for name in INPUTS_OF_A_PLACE:
+        np.testing.assert_allclose(found.answered[name], whole.answered[name], rtol=1e-6)
+        np.testing.assert_allclose(found.queries[name], whole.queries[name], rtol=1e-6)
+    for past, history, start in zip(pasts, histories, starts, strict=True):
+        np.testing.assert_array_equal(past.question, history.question[start:])
+        np.testing.assert_array_equal(past.skills, history.skills[start:])
+        np.testing.assert_array_equal(past.response, history.response[start:])

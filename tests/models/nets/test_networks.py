@@ -378,3 +378,38 @@ def test_unknown_names_are_refused_with_what_is_known():
         build("perceptron", {})
     with pytest.raises(ValueError, match="dkt has no option width"):
         build("dkt", {"n_questions": 5, "n_skills": 5, "width": 3})
+
+
+REMEMBERING = [c for c in OPTIONS if getattr(network_of(c), "remembers", False)]
+
+
+@pytest.mark.parametrize("case", REMEMBERING)
+@settings(max_examples=15)
+@given(parts=st.lists(st.integers(1, 9), max_size=4), seed=st.integers(0, 99))
+def test_what_is_recalled_is_what_the_whole_window_says(case, parts, seed):
+    """However the answers before came in parts, and however many questions are put at once."""
+    network = network_of(case)
+    batch = tensors(collate([window(sum(parts) + 1, seed)]))
+    answered = [t[0, :-1] for t in batch]
+    queries = [t[0, -1:].repeat(3, *[1] * (t.ndim - 2)) for t in batch]
+    with torch.inference_mode():
+        memory, carry = torch.zeros(0, network.row_width), network.start_carry()
+        begin = 0
+        for new in parts:
+            places = [t[begin : begin + new] for t in answered]
+            rows, carry = network.remember(memory, carry, *places)
+            memory, begin = torch.cat([memory, rows]), begin + new
+        found = torch.sigmoid(network.recall(memory, carry, *queries)).numpy()
+        expected = torch.sigmoid(network(*batch)).numpy()
+
+    assert found.shape == (3,)
+    np.testing.assert_allclose(found, expected.repeat(3), atol=1e-5)
+
+
+def test_networks_that_keep_places_are_tried():
+    """SAINT, SAINT+, and LastQuery where its places know nothing of the query."""
+    kinds = {case.split(",")[0] for case in REMEMBERING}
+
+    assert kinds == {"saint", "saint_plus", "last_query"}
+    assert "last_query, residual last" in REMEMBERING
+    assert "last_query" not in REMEMBERING
