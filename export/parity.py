@@ -94,38 +94,43 @@ def check_state(run: Run, step: Path, ask: Path, graphs: Mapping[str, Graph]) ->
     return {"cases": asked, "steps": STEPS, "largest_difference": largest, "tolerance": TOLERANCE}
 
 
-def check_memory(
-    run: Run, remember: Path, recall: Path, graphs: Mapping[str, Graph]
-) -> dict[str, Any]:
-    """Remember histories in parts, recall between them, and compare with whole windows."""
-    check_axes(remember, graphs["remember"])
-    check_axes(recall, graphs["recall"])
-    remembering, recalling = _session(remember), _session(recall)
+def check_memory(run: Run, folder: Path, graphs: Mapping[str, Graph]) -> dict[str, Any]:
+    """Remember histories in parts, recall between them, and compare with whole windows.
+
+    Behind the rows stands what must not be seen. Where there is a graph to begin with, each first
+    part is remembered both ways.
+    """
+    for graph in graphs.values():
+        check_axes(folder / graph.file, graph)
+    sessions = {name: _session(folder / graph.file) for name, graph in graphs.items()}
     rng = np.random.default_rng(3)
     largest, asked = 0.0, 0
     longest = min(200, run.window.length)
     for parts in ([1] * 9, [longest - 2, 1], [longest // 2, 3, longest - longest // 2 - 4]):
-        batch = collate(drawn_windows(run, rng, [longest]))
-        arrays: Arrays = {
-            "memory": np.zeros((0, run.network.row_width), np.float32),
-            "carry": run.network.start_carry().detach().numpy(),
-        }
-        place = 0
-        for new in [*parts, 0]:
-            window = _upto(batch, place)
-            for candidates in (1, 3):
-                query = {n: np.repeat(window[n][0, place:], candidates, axis=0) for n in window}
-                found = recalling.run(None, _read(recalling, arrays | query))
-                expected = answer(run, window)["p_correct"].repeat(candidates)
-                case = Case(window, {"p_correct": expected})
-                gap = _difference(case, {"p_correct": found[0]}, (candidates, place + 1))
-                largest = max(largest, gap)
-                asked += 1
-            if new:
-                answered = {n: a[0, place : place + new] for n, a in batch.items()}
-                rows, carry = remembering.run(None, _read(remembering, arrays | answered))
-                arrays = {"memory": np.concatenate([arrays["memory"], rows]), "carry": carry}
-            place += new
+        users = 1 + len(parts) % 3
+        batch = collate(drawn_windows(run, rng, [longest] * users))
+        for first in sorted({"remember", "begin"} & graphs.keys()):
+            start = run.network.start_carry().detach().numpy()
+            rows = np.zeros((users, 0, run.network.row_width), np.float32)
+            carry, place, name = np.repeat(start[None], users, axis=0), 0, first
+            for new in [*parts, 0]:
+                noise = rng.normal(size=(users, len(parts), rows.shape[2])).astype(np.float32)
+                memory = np.concatenate([rows, noise], axis=1)
+                kept = {"memory": memory, "kept": np.full(users, place), "carry": carry}
+                window = _upto(batch, place)
+                expected = answer(run, window)["p_correct"]
+                for questions in (1, 3):
+                    query = {n: np.repeat(window[n][:, place:], questions, axis=1) for n in window}
+                    found = sessions["recall"].run(None, _read(sessions["recall"], kept | query))
+                    case = Case(window, {"p_correct": expected[:, None].repeat(questions, axis=1)})
+                    gap = _difference(case, {"p_correct": found[0]}, (questions, place + 1))
+                    largest = max(largest, gap)
+                    asked += 1
+                if new:
+                    answered = {n: a[:, place : place + new] for n, a in batch.items()}
+                    more, carry = sessions[name].run(None, _read(sessions[name], kept | answered))
+                    rows, name = np.concatenate([rows, more], axis=1), "remember"
+                place += new
     return {
         "cases": asked,
         "places": longest,

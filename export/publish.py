@@ -17,6 +17,7 @@ import numpy as np
 
 from export import parity
 from export.card import card
+from export.sharing import share_weights
 from export.to_onnx import OPSET, graph_of, ports_of
 from models.contract.artifact import (
     CARD,
@@ -24,6 +25,7 @@ from models.contract.artifact import (
     MANIFEST,
     START,
     VOCABULARY,
+    WEIGHTS,
     Graph,
     Manifest,
     sha256_of,
@@ -53,7 +55,7 @@ def publish(folder: Path, out: Path, say: Say = print) -> Manifest:
     metrics, calibration = _metrics(run)
     with _staged(out) as stage:
         graphs: dict[str, Graph] = {}
-        for names in (("sequence",), ("step", "ask"), ("remember", "recall")):
+        for names in (("sequence",), ("step", "ask"), ("remember", "recall"), ("begin",)):
             try:
                 found = {name: graph_of(run, name)[1] for name in names}
             except ValueError:
@@ -61,12 +63,14 @@ def publish(folder: Path, out: Path, say: Say = print) -> Manifest:
             say(f"exporting {' and '.join(ports.file for ports in found.values())}")
             export_apart(folder, {name: stage / ports.file for name, ports in found.items()})
             graphs |= {n: ports_of(stage / ports.file, ports) for n, ports in found.items()}
+        share_weights([stage / graph.file for graph in graphs.values()], stage / WEIGHTS)
         report = {"sequence": _proved(say, run, stage, graphs, "sequence")}
         if "step" in graphs:
             report["state"] = _proved(say, run, stage, graphs, "step", "ask")
             np.save(stage / START, parity.start_state(run))
         if "remember" in graphs:
-            report["memory"] = _proved(say, run, stage, graphs, "remember", "recall")
+            begin = ("begin",) if "begin" in graphs else ()
+            report["memory"] = _proved(say, run, stage, graphs, "remember", "recall", *begin)
             np.save(stage / START, run.network.start_carry().detach().numpy())
         run.vocabulary.save(stage / VOCABULARY)
         _save_golden(stage / GOLDEN, parity.golden(run))
@@ -96,9 +100,10 @@ def _proved(say: Say, run: Run, stage: Path, graphs: dict[str, Graph], *names: s
     say(f"proving {' and '.join(files)} against the network")
     if names == ("sequence",):
         found = parity.check_sequence(run, stage / files[0], graphs["sequence"])
+    elif "step" in names:
+        found = parity.check_state(run, stage / files[0], stage / files[1], graphs)
     else:
-        check = parity.check_state if "step" in names else parity.check_memory
-        found = check(run, stage / files[0], stage / files[1], graphs)
+        found = parity.check_memory(run, stage, {name: graphs[name] for name in names})
     say(f"  {found['cases']} cases, largest difference {found['largest_difference']:.1e}")
     return found
 

@@ -25,7 +25,16 @@ import torch
 from torch import Tensor, nn
 
 from export.calibrated import Calibrated
-from models.contract.artifact import ASK, RECALL, REMEMBER, SEQUENCE, STEP, Graph, Port
+from models.contract.artifact import (
+    ASK,
+    BEGIN,
+    RECALL,
+    REMEMBER,
+    SEQUENCE,
+    STEP,
+    Graph,
+    Port,
+)
 from models.contract.calibration import Calibration
 from models.contract.window import INPUTS
 from models.evaluation.run import Run, open_run
@@ -33,7 +42,7 @@ from models.evaluation.run import Run, open_run
 OPSET = 23  # has Attention as one operator, which ONNX Runtime runs on CPU and CUDA
 
 # Sizes of the traced example: none is 1 (a 1 would be frozen) and none is a size of the network.
-_EXAMPLE = {"batch": 2, "sequence": 7, "skills": 3, "places": 5, "new": 4}
+_EXAMPLE = {"batch": 2, "sequence": 7, "skills": 3, "places": 5, "new": 4, "questions": 6}
 
 
 class SequenceGraph(nn.Module):
@@ -87,20 +96,32 @@ class AskGraph(nn.Module):
 
 
 class RememberGraph(nn.Module):
-    """What is kept of one user, and new answered places -> their rows, and the next carry."""
+    """What is kept of users, and new answered places -> their rows, and the next carry."""
 
     def __init__(self, network: Any) -> None:
         super().__init__()
         self.network = network
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, Tensor]:
-        """Take the memory, the carry, then the tensors of `INPUTS` but for `mask`, unbatched."""
-        memory, carry, *new = inputs
-        return self.network.remember(memory, carry, *_as_real(new))  # type: ignore[no-any-return]
+        """Take memory, kept and carry, then the tensors of `INPUTS` but for `mask`."""
+        memory, kept, carry, *new = inputs
+        return self.network.remember(memory, kept, carry, *_as_real(new))  # type: ignore[no-any-return]
+
+
+class BeginGraph(nn.Module):
+    """The first answered places of users -> their rows, and the carry after them."""
+
+    def __init__(self, network: Any) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, Tensor]:
+        """Take the tensors of `INPUTS` but for `mask`."""
+        return self.network.begin(*_as_real(inputs))  # type: ignore[no-any-return]
 
 
 class RecallGraph(nn.Module):
-    """What is kept of one user, and queries -> what a `SequenceGraph` gives for each."""
+    """What is kept of users, and questions to each -> what a `SequenceGraph` gives for each."""
 
     def __init__(self, network: Any, calibration: Calibration) -> None:
         super().__init__()
@@ -108,18 +129,19 @@ class RecallGraph(nn.Module):
         self.calibrated = Calibrated(calibration)
 
     def forward(self, *inputs: Tensor) -> Tensor:
-        """Take the memory, the carry, then the queries' tensors, as a step's."""
-        memory, carry, *queries = inputs
-        logit = self.network.recall(memory, carry, *_as_real(queries))
-        shown = torch.full_like(queries[0], memory.shape[0])
-        return torch.sigmoid(self.calibrated(logit, shown))
+        """Take memory, kept and carry, then the queries' tensors."""
+        memory, kept, carry, *queries = inputs
+        logit = self.network.recall(memory, kept, carry, *_as_real(queries))  # (B, N)
+        shown = kept[:, None].expand_as(logit).reshape(-1)
+        calibrated: Tensor = self.calibrated(logit.reshape(-1), shown)
+        return torch.sigmoid(calibrated).view(logit.shape)
 
 
 def graph_of(run: Run, name: str) -> tuple[nn.Module, Graph, tuple[Tensor, ...]]:
     """Return the module to trace, the ports its file may have, and example inputs.
 
-    `name` is "sequence", "step", "ask", "remember" or "recall"; raises `ValueError` where the
-    network has no such graph.
+    `name` is "sequence", "step", "ask", "remember", "recall" or "begin"; raises `ValueError` where
+    the network has no such graph.
     """
     inputs = [Port(name=n, dtype=d.__name__.rstrip("_"), axes=a) for n, (d, a) in INPUTS.items()]
     outputs = [Port(name="p_correct", dtype="float32", axes=("batch",))]
@@ -129,7 +151,8 @@ def graph_of(run: Run, name: str) -> tuple[nn.Module, Graph, tuple[Tensor, ...]]
     if name == "sequence":
         ports = Graph(file=SEQUENCE, inputs=tuple(inputs), outputs=tuple(outputs))
         return SequenceGraph(run.network, run.calibration), ports, _example(ports)
-    if name in ("remember", "recall") and getattr(run.network, "remembers", False):
+    keeps = {"remember", "recall"} | ({"begin"} if hasattr(run.network, "begin") else set())
+    if name in keeps and getattr(run.network, "remembers", False):
         return _around_memory(run, name, inputs, outputs)
     if name not in ("step", "ask") or not hasattr(run.network, "start_state"):
         raise ValueError(f"{run.kind} has no graph {name!r}")
@@ -154,20 +177,27 @@ def _around_memory(
     run: Run, name: str, inputs: list[Port], outputs: list[Port]
 ) -> tuple[nn.Module, Graph, tuple[Tensor, ...]]:
     """Return what `graph_of` does, of a network that remembers places."""
-    carry = Port(name="carry", dtype="float32", axes=tuple(run.network.start_carry().shape))
-    memory = Port(name="memory", dtype="float32", axes=("places", run.network.row_width))
-    along = "new" if name == "remember" else "batch"
+    start = run.network.start_carry()
+    carry = Port(name="carry", dtype="float32", axes=("batch", *start.shape))
+    memory = Port(name="memory", dtype="float32", axes=("batch", "places", run.network.row_width))
+    count = Port(name="kept", dtype="int64", axes=("batch",))
+    along = "questions" if name == "recall" else "new"
     places = [
-        replace(p, axes=(along, *(a for a in p.axes if a not in ("batch", "sequence"))))
+        replace(p, axes=tuple(along if a == "sequence" else a for a in p.axes))
         for p in inputs
         if p.name in _of_one_place()
     ]
-    kept = (memory, carry, *places)
+    kept = (memory, count, carry, *places)
     if name == "recall":
-        ports = Graph(file=RECALL, inputs=kept, outputs=tuple(outputs))
+        asked = tuple(replace(p, axes=("batch", along)) for p in outputs)
+        ports = Graph(file=RECALL, inputs=kept, outputs=asked)
         return RecallGraph(run.network, run.calibration), ports, _example(ports)
-    rows = Port(name="rows", dtype="float32", axes=("new", run.network.row_width))
-    ports = Graph(file=REMEMBER, inputs=kept, outputs=(rows, replace(carry, name="next_carry")))
+    rows = Port(name="rows", dtype="float32", axes=("batch", along, run.network.row_width))
+    outputs = [rows, replace(carry, name="next_carry")]
+    if name == "begin":
+        ports = Graph(file=BEGIN, inputs=tuple(places), outputs=tuple(outputs))
+        return BeginGraph(run.network), ports, _example(ports)
+    ports = Graph(file=REMEMBER, inputs=kept, outputs=tuple(outputs))
     return RememberGraph(run.network), ports, _example(ports)
 
 

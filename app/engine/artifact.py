@@ -143,12 +143,13 @@ def _kept_scorer(
     if START not in manifest.files:
         raise ProofFailed(MANIFEST, f"there is a {pair[0]} graph, but no SHA-256 for {START}")
     start = _read(START, lambda: np.load(folder / START, allow_pickle=False))
-    one, other = (_session(folder, graphs[name], provider, threads) for name in pair)
-    if pair == ("step", "ask"):
-        check_kept_ports(graphs, {"step": one, "ask": other}, start)
-        return KeptScorer(one, other, graphs, start, vocabulary)
-    check_recall_ports(graphs, {"remember": one, "recall": other}, start)
-    return RecallScorer(one, other, graphs, start, vocabulary)
+    names = [*pair, "begin"] if {"remember", "begin"} <= graphs.keys() else pair
+    sessions = {name: _session(folder, graphs[name], provider, threads) for name in names}
+    if "step" in sessions:
+        check_kept_ports(graphs, sessions, start)
+        return KeptScorer(sessions["step"], sessions["ask"], graphs, start, vocabulary)
+    check_recall_ports(graphs, sessions, start)
+    return RecallScorer(sessions, graphs, start, vocabulary)
 
 
 def _read(file: str, read: Callable[[], T]) -> T:

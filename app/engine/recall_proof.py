@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +19,10 @@ from app.engine.proof import (
     golden_cases,
     tolerance_of,
 )
-from app.engine.recalling import CARRY, MEMORY, NEXT_CARRY, ROWS, RecallScorer
+from app.engine.recalling import CARRY, KEPT, MEMORY, NEXT_CARRY, ROWS, RecallScorer, Stood
 from app.engine.scorer import P_CORRECT
 from models.contract.artifact import MANIFEST, START, Graph, Manifest, Port
 from models.contract.window import INPUTS
-
-_CANDIDATES = 2
 
 
 def check_recall_ports(
@@ -35,22 +34,26 @@ def check_recall_ports(
     width = next((p.axes[-1] for p in graphs["remember"].outputs if p.name == ROWS), None)
     if not isinstance(width, int):
         raise ProofFailed(MANIFEST, f"{graphs['remember'].file} gives no rows of a fixed width")
-    carry = Port(name=CARRY, dtype=start.dtype.name, axes=start.shape)
-    memory = Port(name=MEMORY, dtype="float32", axes=("places", width))
-    rows = Port(name=ROWS, dtype="float32", axes=("new", width))
+    carry = Port(name=CARRY, dtype=start.dtype.name, axes=("batch", *start.shape))
+    memory = Port(name=MEMORY, dtype="float32", axes=("batch", "places", width))
+    kept = Port(name=KEPT, dtype="int64", axes=("batch",))
+    rows = Port(name=ROWS, dtype="float32", axes=("batch", "new", width))
     next_carry = Port(name=NEXT_CARRY, dtype=carry.dtype, axes=carry.axes)
-    outputs = {
-        "remember": {ROWS: rows, NEXT_CARRY: next_carry},
-        "recall": {port.name: port for port in graphs["sequence"].outputs},
+    remembered = {ROWS: rows, NEXT_CARRY: next_carry}
+    recalled = {
+        port.name: replace(port, axes=("batch", "questions", *port.axes[1:]))
+        for port in graphs["sequence"].outputs
     }
-    for name, along in (("remember", "new"), ("recall", "batch")):
-        graph, session = graphs[name], sessions[name]
-        if {p.name for p in graph.outputs} != outputs[name].keys():
+    for name, session in sessions.items():
+        graph, is_recall = graphs[name], name == "recall"
+        outputs = recalled if is_recall else remembered
+        if {p.name for p in graph.outputs} != outputs.keys():
             raise ProofFailed(
-                MANIFEST,
-                f"{graph.file} gives {[p.name for p in graph.outputs]}, not {[*outputs[name]]}",
+                MANIFEST, f"{graph.file} gives {[p.name for p in graph.outputs]}, not {[*outputs]}"
             )
-        check_graph(graph, session, {MEMORY: memory, CARRY: carry, **_places(along)}, outputs[name])
+        places = _places("questions" if is_recall else "new")
+        inputs = {MEMORY: memory, KEPT: kept, CARRY: carry, **places}
+        check_graph(graph, session, inputs, outputs)
     if not np.isfinite(start).all():
         raise ProofFailed(START, "it is not finite")
 
@@ -58,37 +61,46 @@ def check_recall_ports(
 def compare_recall(scorer: RecallScorer, manifest: Manifest, path: Path) -> None:
     """Raise unless what is recalled of the golden windows is what the network said of them.
 
-    Each is remembered in two parts, and its query asked twice over.
+    Each is remembered in two parts; then all of a case are asked side by side, twice each.
     """
     file, tolerance = manifest.graphs["recall"].file, tolerance_of(manifest)
     for number, case in golden_cases(path).items():
-        for row, real in enumerate(case["mask"]):
-            window = {n: case[n][row][real] for n in INPUTS if n != "mask"}
-            query = len(window["question"]) - 1
-            kept = scorer.no_rows(), scorer.start
-            try:
-                for part in (slice(0, query // 2), slice(query // 2, query)):
-                    kept = scorer.remembered(*kept, {n: a[part] for n, a in window.items()})
-                queries = {n: np.repeat(a[query:], _CANDIDATES, axis=0) for n, a in window.items()}
-                found = scorer.recalled(*kept, queries)
-            except Exception as exc:  # ONNX Runtime's errors share no other base
-                raise ProofFailed(file, f"it does not run on golden case {number}: {exc}") from exc
-            compare(
-                {P_CORRECT: np.array([score.p_correct for score in found], np.float32)},
-                {P_CORRECT: np.repeat(case[P_CORRECT][row], _CANDIDATES)},
-                tolerance,
-                file,
-                f"golden case {number}, row {row}, recalled",
-            )
+        windows = [
+            {n: case[n][row][real] for n in INPUTS if n != "mask"}
+            for row, real in enumerate(case["mask"])
+        ]
+        try:
+            stood = [_remembered(scorer, window) for window in windows]
+            queries = {n: np.stack([w[n][-1] for w in windows]) for n in windows[0]}
+            twice = [[row, row] for row in range(len(windows))]
+            scores = scorer.recalled(stood, queries, twice)
+        except Exception as exc:  # ONNX Runtime's errors share no other base
+            raise ProofFailed(file, f"it does not run on golden case {number}: {exc}") from exc
+        compare(
+            {P_CORRECT: np.array([[s.p_correct for s in row] for row in scores], np.float32)},
+            {P_CORRECT: np.repeat(case[P_CORRECT][:, None], 2, axis=1)},
+            tolerance,
+            file,
+            f"golden case {number}, recalled",
+        )
+
+
+def _remembered(scorer: RecallScorer, window: Mapping[str, NDArray[Any]]) -> Stood:
+    """Return how a user stands after the answers of a window, remembered in two parts."""
+    stood, end = scorer.no_rows(), len(window["question"]) - 1
+    for part in (slice(0, end // 2), slice(end // 2, end)):
+        if part.start < part.stop:
+            (stood,) = scorer.remembered([stood], {n: a[part][None] for n, a in window.items()})
+    return stood
 
 
 def _places(along: str) -> dict[str, Port]:
-    """Return the ports of places that have one axis of this name."""
+    """Return the ports of places that stand along an axis of this name."""
     return {
         name: Port(
             name=name,
             dtype=port.dtype,
-            axes=(along, *(a for a in port.axes if a not in ("batch", "sequence"))),
+            axes=tuple(along if a == "sequence" else a for a in port.axes),
         )
         for name, port in contract_ports().items()
         if name != "mask"

@@ -7,6 +7,8 @@ artifacts/<model>/<version>/
     ask.onnx          a state and a query -> p_correct (and knowledge_state); beside step.onnx
     remember.onnx     what is kept of a user, and new places -> what to keep of them; where it pays
     recall.onnx       what is kept of a user, and queries -> p_correct; beside remember.onnx
+    begin.onnx        a user's first places -> what to keep of them; where that is cheaper
+    weights.bin       the large tensors of all graphs, each once
     start.npy         the state before any answer, beside step.onnx or remember.onnx
     vocabulary.json   outside ids <-> integers
     golden.npz        windows with the probabilities the network gave them when it was exported
@@ -27,7 +29,8 @@ from models.contract.calibration import Calibration
 
 FORMAT = 1
 MANIFEST, SEQUENCE, STEP, ASK = "manifest.json", "sequence.onnx", "step.onnx", "ask.onnx"
-REMEMBER, RECALL = "remember.onnx", "recall.onnx"
+REMEMBER, RECALL, BEGIN = "remember.onnx", "recall.onnx", "begin.onnx"
+WEIGHTS = "weights.bin"
 VOCABULARY, GOLDEN, CARD = "vocabulary.json", "golden.npz", "card.md"
 START = "start.npy"
 
@@ -71,7 +74,7 @@ class Manifest:
     version: str
     network: str  # its name in the registry of networks
     config: Mapping[str, Any]  # the network's own configuration
-    graphs: Mapping[str, Graph]  # "sequence"; "step" and "ask", or "remember" and "recall"
+    graphs: Mapping[str, Graph]  # "sequence"; "step", "ask"; "remember", "recall", "begin"
     window: WindowRule
     vocabulary: str  # fingerprint
     n_questions: int  # PAD and UNSEEN not counted

@@ -4,7 +4,7 @@ Jeon, "Last Query Transformer RNN for knowledge tracing", 2021 (arXiv 2102.05038
 encoding: attention gathers, the LSTM keeps the order. Attention costs L, not L squared.
 With residual "last" nothing that a place enters with depends on the query: what is kept of it is
 its embedding, one row, which attention looks at, and the state of the LSTM after the last of them.
-Letters: B batch, L places, D width, H heads, P places kept, N new places.
+Letters: B batch, L places, D width, H heads, P rows of memory, N new places.
 """
 
 from __future__ import annotations
@@ -140,25 +140,32 @@ class LastQuery(nn.Module):
         """Return the LSTM's state before any answer, (2, 1, D)."""
         return self.recurrence.start
 
-    def remember(self, memory: Tensor, carry: Tensor, *inputs: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the rows (N, D) of new places, and the LSTM's state (2, 1, D) after them.
+    def remember(
+        self, memory: Tensor, kept: Tensor, carry: Tensor, *inputs: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Return the rows (B, N, D) of new places, and the LSTM's states (B, 2, 1, D) after them.
 
-        Of one user; `carry` is the state before them. The inputs have one axis of N places, all of
-        them answered; nothing of the `memory` (P, D) of earlier ones is needed.
+        `carry` holds the states before them. The inputs are answered places; nothing of the
+        `memory` (B, P, D) of earlier ones, nor how many are `kept`, is needed.
         """
         new = Inputs(*inputs)
         rows = self._embed(new, self.counts.read(new.counts))
         return rows, self.recurrence.after(self._mix(rows, torch.zeros_like(rows)), carry)
 
-    def recall(self, memory: Tensor, carry: Tensor, *inputs: Tensor) -> Tensor:
-        """Return the logits (N,) of N questions, each asked of one user next, from `remember`."""
+    def recall(self, memory: Tensor, kept: Tensor, carry: Tensor, *inputs: Tensor) -> Tensor:
+        """Return the logits (B, N) of N questions to each row of a batch, asked next.
+
+        `memory` (B, P, D) holds the rows of the `kept` (B,) places before, and anything behind
+        them; `carry` (B, 2, 1, D) the states after them.
+        """
         queries = Inputs(*inputs)
         features = self.counts.read(queries.counts)
-        x = self._embed(queries, features)  # (N, D)
-        bias = torch.zeros(1, 1, 1, device=x.device)
-        seen = self.attention.and_own(x, memory, x, bias)
-        state = carry.expand(x.shape[0], -1, -1, -1)
-        after = self.recurrence.step(self._mix(x, seen), state)[:, 0, 0]
+        x = self._embed(queries, features)  # (B, N, D)
+        seen = torch.arange(memory.shape[1], device=x.device) < kept[:, None]
+        bias = torch.zeros_like(seen, dtype=x.dtype).masked_fill(~seen, float("-inf"))
+        mixed = self._mix(x, self.attention.and_own(x, memory, x, bias[:, None, None]))
+        state = carry[:, None].expand(-1, x.shape[1], -1, -1, -1).flatten(0, 1)
+        after = self.recurrence.step(mixed.flatten(0, 1), state)[:, 0, 0].view(x.shape)
         return self._answer(after, x) + self.counts.logit(features)
 
     def _embed(self, batch: Inputs, features: Tensor) -> Tensor:

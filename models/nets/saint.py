@@ -5,7 +5,7 @@ Choi et al., "Towards an Appropriate Query, Key, and Value Computation for Knowl
 token, so that place t of the decoder reads the answers before t and the encoder the questions to t.
 What is kept of a place, so that a later one need not replay it, is one row: what each attention
 looks at there, namely the encoder's layers, what the encoder says, and the decoder's layers.
-Letters: B batch, L places, D width, P places kept, N new places, C width of a row.
+Letters: B batch, L places, D width, P rows of memory, N new places, C width of a row.
 """
 
 from __future__ import annotations
@@ -115,37 +115,67 @@ class Saint(nn.Module):
         """Return what stands in the decoder's first place, (D,)."""
         return self.start
 
-    def remember(self, memory: Tensor, carry: Tensor, *inputs: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the rows (N, C) of new places and the last answer (D,), of one user.
+    def remember(
+        self, memory: Tensor, kept: Tensor, carry: Tensor, *inputs: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Return the rows (B, N, C) of new places and the last answers (B, D).
 
-        `memory` (P, C) holds the rows of the places before, `carry` (D,) the answer to the last of
-        them; the inputs have one axis of N places, all of them answered.
+        `memory` (B, P, C) holds the rows of the `kept` (B,) places before, and anything behind
+        them; `carry` (B, D) the answers to the last of them. The inputs are answered places.
         """
-        new = Inputs(*inputs)
+        parts = self._split(memory)
+
+        def attend(attention: CausalAttention, query: Tensor, own: Tensor) -> Tensor:
+            return attention.extend(query, own, parts[attention], kept)
+
+        return self._rows(Inputs(*inputs), carry, kept, attend)
+
+    def begin(self, *inputs: Tensor) -> tuple[Tensor, Tensor]:
+        """Return what `remember` does of places (B, N) before which there is none.
+
+        For many places at once, keys and values of their own are cheaper.
+        """
+        first = Inputs(*inputs)
+        place = torch.arange(first.question.shape[1], device=first.question.device)
+        distance = place[:, None] - place
+
+        def attend(attention: CausalAttention, query: Tensor, own: Tensor) -> Tensor:
+            return attention(query, own, distance >= 0, distance)  # type: ignore[no-any-return]
+
+        nothing = torch.zeros_like(first.question[:, 0])
+        carry = self.start.expand(first.question.shape[0], -1)
+        return self._rows(first, carry, nothing, attend)
+
+    def _rows(
+        self, new: Inputs, carry: Tensor, kept: Tensor, attend: Attend
+    ) -> tuple[Tensor, Tensor]:
+        """Return what is kept of the places that come after so many, and the last answers."""
         answered = self._answered(new)
+        part = self._parts()
         rows: dict[int, Tensor] = {}
-        kept = self._kept(memory)
 
-        def attend(attention: CausalAttention, query: Tensor, own: Tensor) -> Tensor:
-            part, before = kept[attention]
-            rows[part] = own
-            return attention.extend(query, own, before)
+        def noted(attention: CausalAttention, query: Tensor, own: Tensor) -> Tensor:
+            rows[part[attention]] = own
+            return attend(attention, query, own)
 
-        place = memory.shape[0] + torch.arange(answered.shape[0], device=memory.device)
-        self._pass(new, shifted(answered[None], carry)[0], self.position(place), attend)
-        return torch.cat([rows[part] for part in sorted(rows)], dim=-1), answered[-1]
+        place = kept[:, None] + torch.arange(answered.shape[1], device=answered.device)
+        heard = torch.cat([carry[:, None], answered[:, :-1]], dim=1)
+        self._pass(new, heard, self.position(place), noted)
+        return torch.cat([rows[number] for number in sorted(rows)], dim=-1), answered[:, -1]
 
-    def recall(self, memory: Tensor, carry: Tensor, *inputs: Tensor) -> Tensor:
-        """Return the logits (N,) of N questions, each asked of one user next, from `remember`."""
+    def recall(self, memory: Tensor, kept: Tensor, carry: Tensor, *inputs: Tensor) -> Tensor:
+        """Return the logits (B, N) of N questions to each row of a batch, asked next.
+
+        Memory, `kept` and `carry` as `remember` takes them.
+        """
         queries = Inputs(*inputs)
-        kept = self._kept(memory)
+        parts = self._split(memory)
 
         def attend(attention: CausalAttention, query: Tensor, own: Tensor) -> Tensor:
-            return attention.recall(query, own, kept[attention][1])
+            return attention.recall(query, own, parts[attention], kept)
 
-        place = torch.full((1,), memory.shape[0], device=memory.device)
-        heard = carry.expand(queries.question.shape[0], -1)
-        return self._answer(*self._pass(queries, heard, self.position(place), attend))
+        heard = carry[:, None].expand(-1, queries.question.shape[1], -1)
+        return self._answer(*self._pass(queries, heard, self.position(kept[:, None]), attend))
 
     def _answer(self, x: Tensor, features: Tensor) -> Tensor:
         """(..., D), (..., features) -> (...)."""
@@ -195,21 +225,19 @@ class Saint(nn.Module):
             x = layer(x, memory, attend, last if number == len(self.decoder) else None)
         return self.norm_decoder(x), features
 
-    def _kept(self, memory: Tensor) -> dict[CausalAttention, tuple[int, Tensor]]:
-        """Part rows (P, C) among the attentions that look at them, each with its number."""
+    def _split(self, memory: Tensor) -> dict[CausalAttention, Tensor]:
+        """Part rows (B, P, C) among the attentions that look at them."""
+        parts = torch.split(memory, self.config.width, dim=2)
+        return {attention: parts[number] for attention, number in self._parts().items()}
+
+    def _parts(self) -> dict[CausalAttention, int]:
+        """Return which part of a row each attention looks at: all that cross look at the same."""
         encoder: list[Any] = list(self.encoder)
         decoder: list[Any] = list(self.decoder)
-        looks: list[list[CausalAttention]] = [
-            *([layer.attend_self] for layer in encoder),
-            [layer.attend_cross for layer in decoder],
-            *([layer.attend_self] for layer in decoder),
-        ]
-        parts = torch.split(memory, self.config.width, dim=1)
-        return {
-            one: (number, part)
-            for number, (those, part) in enumerate(zip(looks, parts, strict=True))
-            for one in those
-        }
+        own = {layer.attend_self: number for number, layer in enumerate(encoder)}
+        cross = {layer.attend_cross: len(own) for layer in decoder}
+        after = len(own) + 1
+        return own | cross | {layer.attend_self: after + n for n, layer in enumerate(decoder)}
 
 
 def _attention(config: SaintConfig) -> CausalAttention:

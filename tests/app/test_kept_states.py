@@ -20,7 +20,11 @@ from app.settings import Settings
 from tests.app.conftest import ARTIFACTS, SHIPPED, serving
 from tests.app.store.conftest import redis_socket  # noqa: F401 - a fixture
 
-MODELS = ["dkt", "dkt_asked"]
+STORED = ["dkt", "dkt_asked"]
+"""Models whose states are stored."""
+
+MODELS = [*STORED, "last_query", "saint_plus"]
+"""And those of which a process alone holds something."""
 
 
 class Learner:
@@ -93,7 +97,7 @@ def test_a_kept_state_answers_as_a_replay_does(redis_socket, keep):  # noqa: F81
         oldest = learners[0]
         body = {"interactions": oldest.answered(380)}
         post(servers[0], f"/users/{oldest.user_id}/interactions", body)
-        for turn in range(70):
+        for turn in range(100):
             learner = learners[int(rng.integers(len(learners)))]
             server = servers[int(rng.integers(2))]
             states = f"kt:s1:{{{learner.user_id}}}"
@@ -112,10 +116,10 @@ def test_a_kept_state_answers_as_a_replay_does(redis_socket, keep):  # noqa: F81
             if count:
                 body = {"interactions": learner.answered(count)}
                 post(server, f"/users/{learner.user_id}/interactions", body)
-            ask = learner.ask(MODELS[turn % 2])
+            ask = learner.ask(MODELS[turn % len(MODELS)])
             agree(post(server, "/predict", ask), post(server, "/predict", learner.inline(ask)))
         assert len(oldest.answers) > 400  # windows were cut
-        asks = [learner.ask(MODELS[n % 2]) for n in range(6) for learner in learners]
+        asks = [learner.ask(MODELS[n % len(MODELS)]) for n in range(8) for learner in learners]
         together = post(servers[0], "/predict/batch", {"items": asks})["items"]
         for ask, found in zip(asks, together, strict=True):
             learner = next(one for one in learners if one.user_id == ask["user_id"])
@@ -169,7 +173,8 @@ def test_a_state_survives_a_restart_and_goes_with_its_user(tmp_path):
 def test_the_models_that_are_said_to_keep_states_do():
     """Both of the service's duties are among them: predicting by default, and the vector."""
     assert set(MODELS) <= SHIPPED.keys()
-    assert all((SHIPPED[model] / "ask.onnx").is_file() for model in MODELS)
+    assert all((SHIPPED[model] / "ask.onnx").is_file() for model in STORED)
+    assert all((SHIPPED[m] / "recall.onnx").is_file() for m in MODELS if m not in STORED)
 
 
 def test_a_spoilt_state_is_made_anew_and_costs_no_answer(redis_socket):  # noqa: F811
@@ -181,14 +186,14 @@ def test_a_spoilt_state_is_made_anew_and_costs_no_answer(redis_socket):  # noqa:
     with serving(settings) as client:
         body = {"interactions": learner.answered(5)}
         post(client, f"/users/{learner.user_id}/interactions", body)
-        for model in MODELS:
+        for model in STORED:
             post(client, "/predict", learner.ask(model))
         fields = wait_for(lambda: store.hgetall(states), 2)
         for field, value in fields.items():
             spoilt = value[:24] + np.full((len(value) - 24) // 4, np.nan, np.float32).tobytes()
             store.hset(states, field, spoilt)
     with serving(settings) as client:  # holds nothing of the user yet
-        for model in MODELS:
+        for model in STORED:
             ask = learner.ask(model)
             agree(post(client, "/predict", ask), post(client, "/predict", learner.inline(ask)))
         again = wait_for(lambda: store.hgetall(states), 2, fields)
@@ -215,7 +220,7 @@ def test_skill_sets_that_no_vocabulary_knows_survive_a_full_memory(serve, monkey
             answer["skill_ids"] = [f"own {number}", str(1 + int(learner.rng.integers(50)))]
         body = {"interactions": learner.answers}
         post(client, f"/users/{learner.user_id}/interactions", body)
-    asks = [learner.ask(MODELS[n % 2]) for n, learner in enumerate(learners)]
+    asks = [learner.ask(MODELS[n % len(MODELS)]) for n, learner in enumerate(learners)]
     with ThreadPoolExecutor(12) as pool:
         found = list(pool.map(lambda ask: post(client, "/predict", ask), asks))
 

@@ -87,6 +87,8 @@ def test_batch_and_sequence_are_dynamic_in_every_graph(exported):
         kept = {"step", "ask"}
     elif manifest.network in ("saint", "saint_plus", "last_query") and manifest.name != BROADCAST:
         kept = {"remember", "recall"}
+        if manifest.network != "last_query":
+            kept.add("begin")
     assert set(manifest.graphs) == {"sequence"} | kept
     for graph in manifest.graphs.values():
         for node in onnx.load(folder / graph.file).graph.input:
@@ -196,7 +198,7 @@ def test_a_question_asked_of_folded_steps_is_answered_as_the_sequence_would(expo
 
 
 def test_a_question_put_to_what_is_kept_is_answered_as_the_sequence_would(exported):
-    """Where a network keeps places: all at once, then one by one, and two questions together."""
+    """Where a network keeps places: all at once, then one by one, and three questions together."""
     run, folder = exported
     if "remember" not in Manifest.load(folder).graphs:
         assert not (folder / "remember.onnx").exists()
@@ -205,19 +207,21 @@ def test_a_question_put_to_what_is_kept_is_answered_as_the_sequence_would(export
         onnxruntime.InferenceSession(folder / f"{name}.onnx")
         for name in ("sequence", "remember", "recall")
     )
-    batch = drawn(open_run(run).vocabulary, np.random.default_rng(3), [25], "right")
-    width = Manifest.load(folder).graphs["remember"].outputs[0].axes[1]
-    kept = {"memory": np.zeros((0, width), np.float32), "carry": np.load(folder / "start.npy")}
+    batch = drawn(open_run(run).vocabulary, np.random.default_rng(3), [25, 25], "right")
+    width = Manifest.load(folder).graphs["remember"].outputs[0].axes[2]
+    carry = np.repeat(np.load(folder / "start.npy")[None], 2, axis=0)
+    kept = {"memory": np.zeros((2, 0, width), np.float32), "kept": np.zeros(2, int), "carry": carry}
     for part in (slice(0, 20), slice(20, 21), slice(21, 25)):
-        inputs = kept | {n: batch[n][0, part] for n in INPUTS if n != "mask"}
+        inputs = kept | {n: batch[n][:, part] for n in INPUTS if n != "mask"}
         rows, carry = remember.run(None, {i.name: inputs[i.name] for i in remember.get_inputs()})
-        kept = {"memory": np.concatenate([kept["memory"], rows]), "carry": carry}
-    query = kept | {n: np.repeat(batch[n][0, 25:], 2, axis=0) for n in INPUTS if n != "mask"}
+        memory = np.concatenate([kept["memory"], rows], axis=1)
+        kept = {"memory": memory, "kept": np.full(2, part.stop), "carry": carry}
+    query = kept | {n: np.repeat(batch[n][:, 25:], 3, axis=1) for n in INPUTS if n != "mask"}
 
     (found,) = recall.run(None, {i.name: query[i.name] for i in recall.get_inputs()})
 
     (expected,) = sequence.run(None, {i.name: batch[i.name] for i in sequence.get_inputs()})
-    np.testing.assert_allclose(found, expected.repeat(2), atol=1e-5)
+    np.testing.assert_allclose(found, expected[:, None].repeat(3, axis=1), atol=1e-5)
 
 
 def test_a_graph_has_no_input_that_it_does_not_read(exported):

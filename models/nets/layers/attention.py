@@ -1,6 +1,6 @@
 """Attention, with or without a price of distance, over a window or over what is kept of one.
 
-Letters: B batch, Q queries, L places, D width, H heads, P places kept, N new places.
+Letters: B batch, Q queries, L places, D width, H heads, P rows of memory, N new places.
 """
 
 from __future__ import annotations
@@ -58,32 +58,43 @@ class Attention(nn.Module):
         return x.view(*x.shape[:-1], self.heads, -1).transpose(1, 2)
 
     def among(self, query: Tensor, memory: Tensor, bias: Tensor) -> Tensor:
-        """Attend without keys and values of their own: (N, D), (P, D), (H, N, P) -> (N, D).
+        """Attend without keys and values of their own: (B, N, D), (B, P, D), (B, N, H, P).
 
         A score is (W_q x) . (W_k y) = (W_k^T W_q x) . y, and values are weighed before they are
         mapped: so one row `y` a place is all that must be kept of it. The bias of the keys adds the
-        same to all scores of a query, which softmax takes out again.
+        same to all scores of a query, which softmax takes out again. Returns (B, N, D).
         """
-        score = self._towards(query) @ memory.T + bias
-        return self._from(score.softmax(dim=-1) @ memory)
+        towards = self._towards(query)  # (B, N, H, D)
+        score = self._by_place(towards, memory.transpose(1, 2)) + bias
+        return self._from(self._by_place(score.softmax(dim=-1), memory))
 
     def and_own(self, query: Tensor, memory: Tensor, own: Tensor, bias: Tensor) -> Tensor:
-        """As `among`, and each query to its `own` (N, D) too, at no distance."""
-        towards = self._towards(query)  # (H, N, D)
-        score = towards @ memory.T + bias
+        """As `among`, and each query to its `own` (B, N, D) too, at no distance."""
+        towards = self._towards(query)
+        score = self._by_place(towards, memory.transpose(1, 2)) + bias
+        own = own[:, :, None]  # (B, N, 1, D)
         weight = torch.cat([score, (towards * own).sum(dim=-1, keepdim=True)], dim=-1).softmax(-1)
-        return self._from(weight[..., :-1] @ memory + weight[..., -1:] * own)
+        return self._from(self._by_place(weight[..., :-1], memory) + weight[..., -1:] * own)
 
     def _towards(self, query: Tensor) -> Tensor:
-        """(N, D) -> (H, N, D): what each head looks for, in the space of what it looks at."""
-        each = self.query(query).view(query.shape[0], self.heads, -1).transpose(0, 1)
-        # (H, N, D/H) @ (H, D/H, D)
-        return each @ self._by_head(self.key.weight) * each.shape[-1] ** -0.5  # type: ignore[no-any-return]
+        """(B, N, D) -> (B, N, H, D): what each head looks for, in the space of what it looks at."""
+        each = self.query(query).view(
+            -1, self.heads, query.shape[-1] // self.heads
+        )  # (B*N, H, D/H)
+        towards = each.transpose(0, 1) @ self._by_head(self.key.weight)  # (H, B*N, D)
+        towards = towards.transpose(0, 1) * each.shape[-1] ** -0.5
+        return towards.view(*query.shape[:2], self.heads, -1)  # type: ignore[no-any-return]
 
     def _from(self, seen: Tensor) -> Tensor:
-        """(H, N, D), what each head saw -> (N, D), through value and output projections."""
-        value = seen @ self._by_head(self.value.weight).transpose(1, 2)  # (H, N, D/H)
-        return self.out(value.transpose(0, 1).flatten(-2) + self.value.bias)  # type: ignore[no-any-return]
+        """(B, N, H, D), what each head saw -> (B, N, D), through value and output projections."""
+        each = seen.flatten(0, 1).transpose(0, 1)  # (H, B*N, D)
+        value = each @ self._by_head(self.value.weight).transpose(1, 2)  # (H, B*N, D/H)
+        value = value.transpose(0, 1).reshape(*seen.shape[:2], -1)
+        return self.out(value + self.value.bias)  # type: ignore[no-any-return]
+
+    def _by_place(self, x: Tensor, y: Tensor) -> Tensor:
+        """(B, N, H, I) @ (B, I, J) -> (B, N, H, J), one product a row of the batch."""
+        return (x.flatten(1, 2) @ y).unflatten(1, x.shape[1:3])  # type: ignore[no-untyped-call, no-any-return]
 
     def _by_head(self, weight: Tensor) -> Tensor:
         """(D, D) -> (H, D/H, D)."""
@@ -110,21 +121,34 @@ class CausalAttention(nn.Module):
         # torch's fast attention takes masks of two or four axes
         return self.attention(x, memory, mask[None] if mask.ndim == 3 else mask)  # type: ignore[no-any-return]
 
-    def extend(self, query: Tensor, own: Tensor, kept: Tensor) -> Tensor:
-        """Attend from new places (N, D) to what is kept (P, D) and to those of them not later."""
-        memory = torch.cat([kept, own])
-        place = torch.arange(memory.shape[0], device=own.device)
-        distance = place[kept.shape[0] :, None] - place  # (N, P + N)
-        bias = self._bias(distance).masked_fill(distance < 0, float("-inf"))
-        return self.attention.among(query, memory, bias)
+    def extend(self, query: Tensor, own: Tensor, memory: Tensor, kept: Tensor) -> Tensor:
+        """Attend from new places to the rows before them and to those of them that are not later.
 
-    def recall(self, query: Tensor, own: Tensor, kept: Tensor) -> Tensor:
-        """Attend from one next place, asked N ways (N, D), to what is kept and to itself."""
-        distance = torch.arange(kept.shape[0], 0, -1, device=kept.device)[None]  # (1, P)
-        return self.attention.and_own(query, kept, own, self._bias(distance))
+        (B, N, D), of them what is looked at (B, N, D), memory (B, P, D) of which `kept` (B,) rows
+        are real -> (B, N, D).
+        """
+        old = torch.arange(memory.shape[1], device=own.device)
+        new = torch.arange(own.shape[1], device=own.device)
+        to_old = kept[:, None, None] + new[:, None] - old  # (B, N, P)
+        to_new = (new[:, None] - new).expand(kept.shape[0], -1, -1)  # (B, N, N)
+        seen = torch.cat([(old < kept[:, None, None]).expand_as(to_old), to_new >= 0], dim=-1)
+        bias = self._bias(torch.cat([to_old, to_new], dim=-1), seen)
+        return self.attention.among(query, torch.cat([memory, own], dim=1), bias)
 
-    def _bias(self, distance: Tensor) -> Tensor:
-        """(N, P) -> (H, N, P)."""
-        if self.recency is not None:
-            return self.recency(distance)  # type: ignore[no-any-return]
-        return torch.zeros_like(distance, dtype=self.attention.out.weight.dtype)[None]
+    def recall(self, query: Tensor, own: Tensor, memory: Tensor, kept: Tensor) -> Tensor:
+        """Attend from the place after the `kept` (B,) rows, asked in N ways, each also to itself.
+
+        (B, N, D), of them what is looked at (B, N, D), memory (B, P, D) -> (B, N, D).
+        """
+        old = torch.arange(memory.shape[1], device=own.device)
+        bias = self._bias((kept[:, None] - old)[:, None], (old < kept[:, None])[:, None])
+        return self.attention.and_own(query, memory, own, bias)
+
+    def _bias(self, distance: Tensor, seen: Tensor) -> Tensor:
+        """(B, N, P) -> (B, N, H, P)."""
+        if self.recency is None:
+            price = torch.zeros_like(distance, dtype=self.attention.out.weight.dtype)[:, :, None]
+        else:
+            slope = self.recency.log_slope.exp()[:, None]
+            price = -slope * distance[:, :, None].to(slope.dtype)
+        return price.masked_fill(~seen[:, :, None], float("-inf"))

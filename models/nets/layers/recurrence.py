@@ -30,9 +30,10 @@ class Recurrence(nn.Module):
         return shifted(self.forward(x), self.start[0, -1])
 
     def after(self, x: Tensor, state: Tensor) -> Tensor:
-        """(N, D), places of one row, and (2, layers, hidden) before them -> the state after."""
-        h, c = self.lstm(x[None], (state[0][:, None], state[1][:, None]))[1]
-        return torch.stack([h[:, 0], c[:, 0]])
+        """(B, N, D) and the states before (B, 2, layers, hidden) -> those after."""
+        before = state.permute(1, 2, 0, 3).contiguous()  # (2, layers, B, hidden)
+        h, c = self.lstm(x, (before[0], before[1]))[1]
+        return torch.stack([h, c]).permute(2, 0, 1, 3)
 
     def before_each(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """(B, L, D) -> h and c before each place, (B, L, hidden) each; of one layer.

@@ -385,25 +385,52 @@ REMEMBERING = [c for c in OPTIONS if getattr(network_of(c), "remembers", False)]
 
 @pytest.mark.parametrize("case", REMEMBERING)
 @settings(max_examples=15)
-@given(parts=st.lists(st.integers(1, 9), max_size=4), seed=st.integers(0, 99))
-def test_what_is_recalled_is_what_the_whole_window_says(case, parts, seed):
-    """However the answers before came in parts, and however many questions are put at once."""
-    network = network_of(case)
-    batch = tensors(collate([window(sum(parts) + 1, seed)]))
-    answered = [t[0, :-1] for t in batch]
-    queries = [t[0, -1:].repeat(3, *[1] * (t.ndim - 2)) for t in batch]
-    with torch.inference_mode():
-        memory, carry = torch.zeros(0, network.row_width), network.start_carry()
-        begin = 0
-        for new in parts:
-            places = [t[begin : begin + new] for t in answered]
-            rows, carry = network.remember(memory, carry, *places)
-            memory, begin = torch.cat([memory, rows]), begin + new
-        found = torch.sigmoid(network.recall(memory, carry, *queries)).numpy()
-        expected = torch.sigmoid(network(*batch)).numpy()
+@given(
+    sizes=st.lists(st.integers(0, 12), min_size=1, max_size=3),
+    parts=st.lists(st.integers(1, 9), max_size=3),
+    seed=st.integers(0, 99),
+)
+def test_what_is_recalled_is_what_the_whole_window_says(case, sizes, parts, seed):
+    """However the answers came, beside whom, and however many questions are put at once.
 
-    assert found.shape == (3,)
-    np.testing.assert_allclose(found, expected.repeat(3), atol=1e-5)
+    Each row has `sizes` answers before those of `parts`, and noise behind its rows.
+    """
+    network = network_of(case)
+    later = sum(parts)
+    windows = [window(n + later + 1, seed + row) for row, n in enumerate(sizes)]
+    wholes = [tensors(collate([w])) for w in windows]
+    with torch.inference_mode():
+        memory = torch.randn(len(sizes), sum(sizes) + later, network.row_width)
+        carries = []
+        for row, (n, whole) in enumerate(zip(sizes, wholes, strict=True)):
+            carry = network.start_carry()[None]
+            if n:
+                nothing = torch.zeros(1, 0, network.row_width), torch.tensor([0]), carry
+                first = [t[:, :n] for t in whole]
+                rows, carry = network.remember(*nothing, *first)
+                if hasattr(network, "begin"):
+                    for one, other in zip(network.begin(*first), (rows, carry), strict=True):
+                        np.testing.assert_allclose(one, other, atol=1e-5)
+                memory[row, :n] = rows[0]
+            carries.append(carry)
+        kept, carry, begin = torch.tensor(sizes), torch.cat(carries), 0
+        ends = list(zip(*wholes, strict=True))
+        for new in parts:
+            places = [
+                torch.cat(
+                    [t[:, n + begin : n + begin + new] for n, t in zip(sizes, ts, strict=True)]
+                )
+                for ts in ends
+            ]
+            rows, carry = network.remember(memory, kept, carry, *places)
+            for row, end in enumerate(kept.tolist()):
+                memory[row, end : end + new] = rows[row]
+            kept, begin = kept + new, begin + new
+        queries = [torch.cat([t[:, -1:] for t in ts]).repeat_interleave(2, dim=1) for ts in ends]
+        found = torch.sigmoid(network.recall(memory, kept, carry, *queries)).numpy()
+        expected = np.stack([torch.sigmoid(network(*whole)).numpy().repeat(2) for whole in wholes])
+
+    np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
 def test_networks_that_keep_places_are_tried():
