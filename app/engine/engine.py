@@ -16,10 +16,10 @@ from app.engine.artifact import Artifact, open_artifact
 from app.engine.asked import Asked
 from app.engine.batcher import Batcher, Bounds, Result, Score
 from app.engine.cores import usable_cores
-from app.engine.kept import KeptScorer
 from app.engine.model import ServedModel
 from app.engine.observer import Observer
 from app.engine.providers import Provider, ProviderChoice, choose_provider
+from app.engine.recalling import RecallScorer
 from app.engine.workers import Workers
 from app.errors import ArtifactInvalid, ModelUnknown, ProviderUnavailable
 from app.settings import Settings
@@ -36,6 +36,10 @@ _INLINE_PLACES = 4
 
 _INLINE_ROWS = 2048
 """Reading so many takes about two milliseconds, for which the loop answers nobody else."""
+
+
+_INLINE_RECALLS = 16
+"""Attending for so many users takes about two milliseconds."""
 
 
 class Engine:
@@ -84,6 +88,7 @@ async def open_engine(
         max_waiting=settings.queue_max_items,
     )
     in_the_loop = replace(bounds, max_inline_places=_INLINE_PLACES, max_inline_rows=_INLINE_ROWS)
+    rows_in_the_loop = replace(in_the_loop, max_items=min(_INLINE_RECALLS, bounds.max_items))
     # On a GPU one run at a time: what comes meanwhile is better off together in the next.
     side_by_side = count if choice.effective == "cpu" else 1
     async with AsyncExitStack() as stack:
@@ -108,10 +113,10 @@ async def open_engine(
             name = artifact.manifest.name
             windows = await shared(name, artifact.scorer)
             kept = None
-            if isinstance(artifact.kept, KeptScorer):
-                kept = await shared(name, artifact.kept, in_the_loop)
-            elif artifact.kept is not None:
-                kept = await shared(name, artifact.kept)
+            if artifact.kept is not None:
+                recalls = isinstance(artifact.kept, RecallScorer)
+                bounds_of_kept = rows_in_the_loop if recalls else in_the_loop
+                kept = await shared(name, artifact.kept, bounds_of_kept)
             models[name] = ServedModel(artifact, windows, kept)
         yield Engine(models, choice)
 
