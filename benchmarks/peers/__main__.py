@@ -113,6 +113,7 @@ def _found(given: argparse.Namespace, console: Console) -> dict[str, Any]:
         "what": f"closed loop, {given.callers} callers, {MODEL} without the vector, {USERS} users",
         "machine": f"{usable_cores()} cores, {platform.machine()}, Python "
         f"{platform.python_version()}, ONNX Runtime {onnxruntime.__version__}",
+        "callers": given.callers,
         "rounds": given.rounds,
         "seconds_a_round": given.seconds,
         "empty_route_per_second": middle([load.per_second for load in loads["empty route"]]),

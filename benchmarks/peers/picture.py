@@ -28,7 +28,7 @@ def picture(found: dict[str, Any]) -> Figure:
                 va="center", fontsize=8,
             )  # fmt: skip
         axes.set_title(f"{history:,} stored answers", fontsize=10)
-        axes.set_xlabel("predictions a second, 32 callers")
+        axes.set_xlabel(f"predictions a second, {found['callers']} callers")
         axes.margins(x=0.18)
         axes.set_xlim(left=0)
         axes.grid(axis="x", alpha=0.3)

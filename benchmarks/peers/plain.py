@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import AsyncIterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Protocol
@@ -19,6 +20,7 @@ from fastapi import FastAPI
 from pydantic import BaseModel
 from redis.asyncio import Redis
 
+from app.engine.cores import usable_cores
 from benchmarks.peers.windows import key_of_history
 
 
@@ -48,10 +50,13 @@ class Model(Protocol):
 def create_app(model: Model, redis_url: str) -> FastAPI:
     """Return the application."""
     redis = Redis.from_url(redis_url)
+    # A thread a core: the loop reads other requests meanwhile, and no run waits for another's turn.
+    threads = ThreadPoolExecutor(usable_cores())
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        yield
+        with threads:
+            yield
         await redis.aclose()
 
     app = FastAPI(lifespan=lifespan)
@@ -59,8 +64,9 @@ def create_app(model: Model, redis_url: str) -> FastAPI:
     @app.post("/predict")
     async def predict(ask: Ask) -> Answer:
         history: Any = await redis.get(key_of_history(ask.user_id))
-        # In a thread: the loop reads other requests meanwhile, and runs use both cores.
-        (p_correct,) = await asyncio.to_thread(model.predict, [history], [ask.question_id])
+        (p_correct,) = await asyncio.get_running_loop().run_in_executor(
+            threads, model.predict, [history], [ask.question_id]
+        )
         return Answer(p_correct=p_correct)
 
     return app
