@@ -4,9 +4,10 @@ CONFIG ?= models/training/configs/assist2017/dkt_plus.toml
 RUN    ?= runs/dkt-plus-assist2017
 OUT    ?= artifacts/dkt/4
 DEV     = .venv-dev/bin/python
+PEERS   = fastapi-onnx fastapi-torch litserve bentoml
 PIP     = install --disable-pip-version-check --no-input
 
-.PHONY: serve test lint train evaluate export protocol gradients pictures bench load arrivals replay docs lock
+.PHONY: serve test lint train evaluate export protocol gradients pictures bench bench-peers load arrivals replay docs lock
 
 # Serve on KT_HOST:KT_PORT (127.0.0.1:8000) with the shipped models and an embedded store
 serve: .venv/ready
@@ -51,6 +52,10 @@ export: .venv-dev/ready
 bench: .venv-dev/ready
 	$(DEV) -m benchmarks.serving $(ARGS)
 
+# Other servers of the same model beside ktserve, each in an environment of its own
+bench-peers: .venv-dev/ready $(PEERS:%=.venv-peers/%/ready)
+	$(DEV) -m benchmarks.peers $(ARGS)
+
 # Many callers at a time, beside the empty route
 load: .venv-dev/ready
 	$(DEV) -m benchmarks.load $(ARGS)
@@ -88,4 +93,9 @@ lock: .venv-dev/ready
 	$(PYTHON) -m venv --clear .venv-dev
 	$(DEV) -m pip $(PIP) --no-deps torch==2.13.0
 	$(DEV) -m pip $(PIP) --no-deps --require-hashes -r requirements-dev.lock
+	@touch $@
+
+.venv-peers/%/ready: benchmarks/peers/requirements-%.txt
+	$(PYTHON) -m venv --clear $(@D)
+	$(@D)/bin/python -m pip $(PIP) --no-deps -r $<
 	@touch $@

@@ -117,7 +117,7 @@ def cases_of(url: str, only: str | None) -> list[Case]:
         if only is not None and only not in name:
             continue
         for user in range(USERS):
-            _store(url, f"load-{n}-{user}", n, artifacts[model].vocabulary)
+            store(url, f"load-{n}-{user}", answers_of(artifacts[model].vocabulary, n, seed=n))
         requests = [
             post(
                 url,
@@ -138,11 +138,11 @@ def cases_of(url: str, only: str | None) -> list[Case]:
     return cases
 
 
-def _store(url: str, user_id: str, n: int, vocabulary: Vocabulary) -> None:
-    """Record `n` answers of a user who has none yet."""
-    rng = np.random.default_rng(n)
+def answers_of(vocabulary: Vocabulary, n: int, seed: int | tuple[int, ...]) -> list[dict[str, Any]]:
+    """Return `n` answers to questions that the model knows, half a minute apart."""
+    rng = np.random.default_rng(seed)
     ids = vocabulary.question_ids
-    answers = [
+    return [
         {
             "question_id": ids[int(rng.integers(len(ids)))],
             "correct": bool(rng.random() < 0.6),
@@ -151,7 +151,11 @@ def _store(url: str, user_id: str, n: int, vocabulary: Vocabulary) -> None:
         }
         for i in range(n)
     ]
-    parts = [answers[first : first + 1000] for first in range(0, n, 1000)]
+
+
+def store(url: str, user_id: str, answers: list[dict[str, Any]]) -> None:
+    """Record the answers of a user who has none yet."""
+    parts = [answers[first : first + 1000] for first in range(0, len(answers), 1000)]
     path = f"/users/{user_id}/interactions"
     each_once(url, [post(url, path, {"interactions": part}) for part in parts])
 
