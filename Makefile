@@ -7,7 +7,7 @@ DEV     = .venv-dev/bin/python
 PEERS   = fastapi-onnx fastapi-torch litserve bentoml
 PIP     = install --disable-pip-version-check --no-input
 
-.PHONY: serve test lint train evaluate export protocol gradients pictures bench bench-peers load arrivals replay docs lock
+.PHONY: serve test lint train evaluate export protocol gradients pictures bench bench-peers load memory arrivals replay docs lock
 
 # Serve on KT_HOST:KT_PORT (127.0.0.1:8000) with the shipped models and an embedded store
 serve: .venv/ready
@@ -59,6 +59,10 @@ bench-peers: .venv-dev/ready $(PEERS:%=.venv-peers/%/ready)
 # Many callers at a time, beside the empty route
 load: .venv-dev/ready
 	$(DEV) -m benchmarks.load $(ARGS)
+
+# What it brings to hold what was made of the users seen last
+memory: .venv-dev/ready
+	$(DEV) -m benchmarks.memory $(ARGS)
 
 # The time of an answer against the load, requests coming at random
 arrivals: .venv-dev/ready

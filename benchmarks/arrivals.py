@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 import sys
 import tempfile
 from contextlib import ExitStack
@@ -21,16 +20,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 from matplotlib.figure import Figure
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import Progress
 from rich.table import Table
 
-from app.engine.cores import usable_cores
 from benchmarks.generator import Load, closed_loop, open_loop
 from benchmarks.load import cases_of, empty_case
+from benchmarks.report import machine
 from benchmarks.server import empty_server, own_server
 from models.commands import at_least, picture_to_write
 
@@ -74,8 +72,7 @@ def measure(given: argparse.Namespace, console: Console) -> dict[str, Any]:
                         progress.advance(task)
     return {
         "what": f"open loop, random arrivals, {CONNECTIONS} connections, one server process",
-        "machine": f"{usable_cores()} cores, {platform.machine()}, Python "
-        f"{platform.python_version()}, ONNX Runtime {onnxruntime.__version__}",
+        "machine": machine(),
         "rounds": given.rounds,
         "seconds_a_round": given.seconds,
         "empty_route_per_second": round(most),

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 import sys
 import tempfile
 from contextlib import ExitStack
@@ -19,16 +18,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import Progress
 from rich.table import Table
 
 from app.engine.artifact import open_artifact
-from app.engine.cores import usable_cores
 from app.engine.engine import newest_versions
 from benchmarks.generator import Load, closed_loop, each_once, post
+from benchmarks.report import machine, middle
 from benchmarks.server import ROOT, empty_server, own_server
 from models.contract.vocabulary import Vocabulary
 
@@ -76,19 +74,18 @@ def measure(given: argparse.Namespace, console: Console) -> dict[str, Any]:
     empty = [load.per_second for load in loads["empty route"]]
     return {
         "what": f"closed loop, {given.callers} callers, one server process",
-        "machine": f"{usable_cores()} cores, {platform.machine()}, Python "
-        f"{platform.python_version()}, ONNX Runtime {onnxruntime.__version__}",
+        "machine": machine(),
         "rounds": given.rounds,
         "seconds_a_round": given.seconds,
         "rows": [
             {
                 "case": name,
-                "per_second": _middle([load.per_second for load in rounds]),
-                "over_empty": _middle(
+                "per_second": middle([load.per_second for load in rounds]),
+                "over_empty": middle(
                     [load.per_second / e for load, e in zip(rounds, empty, strict=True)]
                 ),
-                "p50_ms": _middle([load.percentile_ms(50) for load in rounds]),
-                "p99_ms": _middle([load.percentile_ms(99) for load in rounds]),
+                "p50_ms": middle([load.percentile_ms(50) for load in rounds]),
+                "p99_ms": middle([load.percentile_ms(99) for load in rounds]),
             }
             for name, rounds in loads.items()
         ],
@@ -158,11 +155,6 @@ def store(url: str, user_id: str, answers: list[dict[str, Any]]) -> None:
     parts = [answers[first : first + 1000] for first in range(0, len(answers), 1000)]
     path = f"/users/{user_id}/interactions"
     each_once(url, [post(url, path, {"interactions": part}) for part in parts])
-
-
-def _middle(values: list[float]) -> list[float]:
-    """Return median, least and most over the rounds."""
-    return [round(float(f(values)), 3) for f in (np.median, np.min, np.max)]
 
 
 def _table(found: dict[str, Any]) -> Table:

@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import http.client
 import json
-import platform
 import sys
 import tempfile
 from collections.abc import Callable
@@ -30,9 +29,9 @@ from rich.progress import track
 from rich.table import Table
 
 from app.engine.artifact import Artifact, open_artifact
-from app.engine.cores import usable_cores
 from app.engine.engine import newest_versions
 from app.records import Answer, records_of
+from benchmarks.report import machine, middle
 from benchmarks.server import ROOT, empty_server, own_server
 from models.contract.window import collate, window_of
 
@@ -95,34 +94,28 @@ def _report(
                 {
                     "model": name,
                     "history": n,
-                    "bare_ms": _middle(bare),
-                    "predict_ms": _middle(alone),
-                    "with_vector_ms": _middle(vector),
+                    "bare_ms": middle(bare),
+                    "predict_ms": middle(alone),
+                    "with_vector_ms": middle(vector),
                     "predict_over_bare": _ratios(alone, bare),
                     "with_vector_over_bare": _ratios(vector, bare),
-                    "predict_minus_bare_ms": _middle(
+                    "predict_minus_bare_ms": middle(
                         [a - b for a, b in zip(alone, bare, strict=True)]
                     ),
                 }
             )
     return {
         "what": "median time of one call, one caller, stored history",
-        "machine": f"{usable_cores()} cores, {platform.machine()}, Python "
-        f"{platform.python_version()}, ONNX Runtime {onnxruntime.__version__}",
+        "machine": machine(),
         "rounds": rounds,
         "calls_a_round": calls,
-        "empty_route_ms": _middle(spent["empty route"]),
+        "empty_route_ms": middle(spent["empty route"]),
         "rows": rows,
     }
 
 
-def _middle(values: list[float]) -> list[float]:
-    """Return median, least and most over the rounds."""
-    return [round(float(f(values)), 4) for f in (np.median, np.min, np.max)]
-
-
 def _ratios(above: list[float], below: list[float]) -> list[float]:
-    return _middle([a / b for a, b in zip(above, below, strict=True)])
+    return middle([a / b for a, b in zip(above, below, strict=True)])
 
 
 def _median_ms(call: Call, times: int) -> float:

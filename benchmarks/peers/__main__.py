@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -22,12 +21,10 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
-import onnxruntime
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from app.engine.cores import usable_cores
 from app.engine.engine import newest_versions
 from benchmarks.generator import Load, post
 from benchmarks.load import USERS, Case, empty_case
@@ -39,11 +36,11 @@ from benchmarks.peers.measuring import (
     Unlike,
     compare,
     measure,
-    middle,
     over,
 )
 from benchmarks.peers.picture import picture
 from benchmarks.peers.running import PEERS, PeerFailed, python_of, running, versions
+from benchmarks.report import machine, middle
 from benchmarks.server import ROOT, empty_server, own_server
 from models.commands import above_zero, at_least, picture_to_write
 from models.contract.artifact import VOCABULARY
@@ -111,8 +108,7 @@ def _found(given: argparse.Namespace, console: Console) -> dict[str, Any]:
         loads = measure(timed, given.rounds, given.seconds, given.callers, console)
     return {
         "what": f"closed loop, {given.callers} callers, {MODEL} without the vector, {USERS} users",
-        "machine": f"{usable_cores()} cores, {platform.machine()}, Python "
-        f"{platform.python_version()}, ONNX Runtime {onnxruntime.__version__}",
+        "machine": machine(),
         "callers": given.callers,
         "rounds": given.rounds,
         "seconds_a_round": given.seconds,

@@ -15,6 +15,7 @@ from rich.progress import Progress
 
 from benchmarks.generator import Load, closed_loop
 from benchmarks.load import Case
+from benchmarks.report import middle
 
 TOLERANCE = 1e-5
 
@@ -88,11 +89,6 @@ def measure(
                     loads[case.name].append(load)
                 progress.advance(task)
     return loads
-
-
-def middle(values: Sequence[float]) -> list[float]:
-    """Return median, least and most over the rounds."""
-    return [round(float(f(values)), 3) for f in (np.median, np.min, np.max)]
 
 
 def over(above: Sequence[Load], below: Sequence[Load]) -> list[float]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from benchmarks import arrivals, load, replay, serving
+from benchmarks import arrivals, load, memory, replay, serving
 from tests.app.conftest import SHIPPED
 
 
@@ -63,3 +63,16 @@ def test_a_replay_of_a_service_that_is_not_there_says_so(tmp_path, capsys):
 
     assert replay.main(["--data", str(log), "--url", "http://127.0.0.1:1"]) == 1
     assert capsys.readouterr().err.strip().splitlines()[-1].startswith("replay: ")
+
+
+def test_memories_stand_beside_none_and_the_bare_run(tmp_path, capsys):
+    """Of a model that attends."""
+    out = tmp_path / "memory.json"
+    few = ["--rounds", "1", "--seconds", "0.2", "--models", "last_query", "--callers", "3"]
+
+    assert memory.main([*few, "--out", str(out)]) == 0
+    (row,) = json.loads(out.read_text())["rows"]
+
+    assert row["model"] == "last_query"
+    assert row["held_over_not_held"][0] > 0 < row["not_held_over_bare"][0]
+    assert "last_query" in capsys.readouterr().out
