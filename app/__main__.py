@@ -21,6 +21,7 @@ import orjson
 import uvicorn
 
 from app import __version__
+from app.api.door import Door
 from app.main import create_app
 from app.settings import PREFIX, Settings, SettingsInvalid
 from app.telemetry import log_to
@@ -78,6 +79,7 @@ def main(arguments: list[str] | None = None) -> int:
             app,
             host=settings.host,
             port=settings.port,
+            http=Door,
             log_config=None,
             access_log=False,
             server_header=False,
