@@ -225,7 +225,9 @@ class _Crowd:
         self._failure: AnswerRefused | None = None
 
     def come(self, due: float) -> None:
-        """Ask now, or as soon as a connection is idle."""
+        """Ask now, or as soon as a connection is idle; raises as `answered` does."""
+        if self._failure is not None:
+            raise self._failure
         if self._idle:
             self._ask(self._idle.popleft(), due)
         else:
@@ -253,7 +255,9 @@ class _Crowd:
             self.load.refused_s.append(now - due)
         else:
             self._failure = _refusal(status, connection)
-        if self._due and self._failure is None:
+            self._done.set()
+            return
+        if self._due:
             self._ask(connection, self._due.popleft())
         else:
             self._idle.append(connection)
