@@ -7,7 +7,8 @@ DEV     = .venv-dev/bin/python
 PEERS   = fastapi-onnx fastapi-torch litserve bentoml
 PIP     = install --disable-pip-version-check --no-input
 
-.PHONY: serve test lint train evaluate export protocol gradients pictures bench bench-peers load memory arrivals replay docs lock
+.PHONY: serve test lint train evaluate export protocol gradients pictures bench bench-peers load memory arrivals overload \
+  footprint replay docs lock
 
 # Serve on KT_HOST:KT_PORT (127.0.0.1:8000) with the shipped models and an embedded store
 serve: .venv/ready
@@ -67,6 +68,14 @@ memory: .venv-dev/ready
 # The time of an answer against the load, requests coming at random
 arrivals: .venv-dev/ready
 	$(DEV) -m benchmarks.arrivals $(ARGS)
+
+# What becomes of requests when more come than can be answered
+overload: .venv-dev/ready
+	$(DEV) -m benchmarks.overload $(ARGS)
+
+# What a service takes: bytes in the store, the time until it is ready, memory under random shapes
+footprint: .venv-dev/ready
+	$(DEV) -m benchmarks.footprint $(ARGS)
 
 # Real students over HTTP: make replay DATA=log.csv [FOLDS=folds.csv FOLD=1] [USERS=40] [MODEL=dkt] [URL=...]
 replay: .venv-dev/ready

@@ -21,6 +21,8 @@ import orjson
 import uvicorn
 
 from app import __version__
+from app.api.door import Door
+from app.heap import share_one_heap
 from app.main import create_app
 from app.settings import PREFIX, Settings, SettingsInvalid
 from app.telemetry import log_to
@@ -67,6 +69,7 @@ def main(arguments: list[str] | None = None) -> int:
     except SettingsInvalid as exc:
         print(f"ktserve: {exc}", file=sys.stderr)
         return 2
+    share_one_heap()
     log_to(level=settings.log_level)
     announcement.setLevel(logging.INFO)  # where it serves is told at every level
     app = create_app(settings)
@@ -78,6 +81,7 @@ def main(arguments: list[str] | None = None) -> int:
             app,
             host=settings.host,
             port=settings.port,
+            http=Door,
             log_config=None,
             access_log=False,
             server_header=False,

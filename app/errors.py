@@ -4,7 +4,8 @@ TracerError
 ├── ModelUnknown        no artifact of that name is served
 ├── UserUnknown         nothing was ever recorded for this user
 ├── RequestInvalid      the request contradicts itself, in a way its schema cannot say
-├── Overloaded          the queue is full; try again later
+├── Overloaded          too many ask, or wait, already; try again later
+├── DeadlinePassed      the request took too long and was given up
 ├── ScoringFailed       the model could not be run on this window
 ├── StoreUnavailable    histories cannot be read or written just now
 ├── StoreFull           the store has no room for another answer
@@ -48,10 +49,23 @@ class RequestInvalid(TracerError):
 
 
 class Overloaded(TracerError):
-    """The queue is full: refused at once instead of answered too late."""
+    """Too many ask already: refused at once instead of answered too late."""
 
     code = "overloaded"
     retry_after_s = 1
+
+
+class DeadlinePassed(TracerError):
+    """The request took longer than any may, and was given up."""
+
+    code = "deadline_passed"
+    retry_after_s = 1
+
+    def __init__(self, after_s: float) -> None:
+        super().__init__(
+            f"given up after {after_s:g} s; answers that came with it may have been recorded: "
+            "those with an event_id can be sent again without harm"
+        )
 
 
 class ScoringFailed(TracerError):

@@ -11,8 +11,10 @@ from fastapi import FastAPI
 
 from app import __version__
 from app.api import description, health, models, predictions, problems, users
+from app.api.deadlines import Deadlines
 from app.api.deps import State
 from app.api.direct import Direct, Service
+from app.api.door import Room
 from app.api.edge import Edge
 from app.engine.engine import open_engine
 from app.errors import TracerError
@@ -38,6 +40,7 @@ def create_app(settings: Settings) -> FastAPI:
     Where that fails the lifespan raises a `TracerError`, kept in `app.state.start_failure`.
     """
     metrics = Metrics()
+    deadlines = Deadlines(settings.deadline_ms / 1000)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[State]:
@@ -67,6 +70,7 @@ def create_app(settings: Settings) -> FastAPI:
             yield State(
                 tracer=tracer,
                 metrics=metrics,
+                room=Room(settings.requests_max_items, metrics),
                 max_body_bytes=settings.max_body_bytes,
                 stuck_after_s=settings.stuck_after_s,
             )
@@ -89,8 +93,8 @@ def create_app(settings: Settings) -> FastAPI:
     for router in (predictions.router, users.router, models.router, health.router):
         app.include_router(router)
     problems.install(app)
-    app.add_middleware(Edge, metrics=metrics)
+    app.add_middleware(Edge, metrics=metrics, deadlines=deadlines)
     app.direct = Direct({"/predict": predictions.prediction})
-    app.edge_of_direct = Edge(app.direct, metrics)
+    app.edge_of_direct = Edge(app.direct, metrics, deadlines)
     description.complete(app)
     return app

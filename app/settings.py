@@ -46,6 +46,18 @@ class Settings(BaseModel):
         description="Windows waiting for one model before callers are refused; eight times as many "
         "may wait for the store.",
     )
+    requests_max_items: int = Field(
+        128,
+        ge=1,
+        le=100_000,
+        description="Requests answered at a time, a batch being one; more are refused at once.",
+    )
+    deadline_ms: int = Field(
+        10_000,
+        ge=10,
+        le=3_600_000,
+        description="Longest time of a request; then it is given up and answered with 503.",
+    )
     redis_url: str | None = Field(
         None,
         description="redis://, rediss:// or unix:// of the store; none starts the embedded one.",

@@ -7,10 +7,14 @@ does not have. Requests are bytes made beforehand; of an answer it reads status 
 from __future__ import annotations
 
 import asyncio
+import gc
 import itertools
 import json
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from time import perf_counter
 from typing import Any
 from urllib.parse import urlsplit
@@ -19,10 +23,12 @@ import numpy as np
 import uvloop
 
 _END = b"\r\n\r\n"
+_LOST = 0  # in place of a status
+_LAST_ANSWER_S = 60.0
 
 
 class AnswerRefused(RuntimeError):
-    """An answer was not 200; the first of them is in the message."""
+    """An answer was not what may come; it is in the message."""
 
 
 @dataclass
@@ -32,12 +38,18 @@ class Load:
     seconds: float
     spent_s: list[float] = field(default_factory=list)  # of each answer
     late_s: list[float] = field(default_factory=list)  # open loop: from when it was due
-    refused: int = 0
+    refused_s: list[float] = field(default_factory=list)  # of each 429, from when it was due
+    behind_s: list[float] = field(default_factory=list)  # how late the generator itself was
 
     @property
     def per_second(self) -> float:
         """Answers a second."""
         return len(self.spent_s) / self.seconds
+
+    @property
+    def refused(self) -> int:
+        """Requests answered with 429."""
+        return len(self.refused_s)
 
     def percentile_ms(self, percent: float) -> float:
         """Return a percentile of the time of an answer, from when it was due in an open loop."""
@@ -46,9 +58,13 @@ class Load:
 
 def post(url: str, path: str, body: Any) -> bytes:
     """Return the bytes of a POST with a JSON body."""
-    content = json.dumps(body, separators=(",", ":")).encode()
+    return request(url, "POST", path, json.dumps(body, separators=(",", ":")).encode())
+
+
+def request(url: str, method: str, path: str, content: bytes = b"") -> bytes:
+    """Return the bytes of a request, with JSON where there is any."""
     head = (
-        f"POST {path} HTTP/1.1\r\nhost: {urlsplit(url).netloc}\r\n"
+        f"{method} {path} HTTP/1.1\r\nhost: {urlsplit(url).netloc}\r\n"
         f"content-type: application/json\r\ncontent-length: {len(content)}\r\n\r\n"
     )
     return head.encode() + content
@@ -56,7 +72,13 @@ def post(url: str, path: str, body: Any) -> bytes:
 
 def closed_loop(url: str, requests: Sequence[bytes], callers: int, seconds: float) -> Load:
     """Let so many callers ask one after the other, each as soon as it is answered."""
-    return uvloop.run(_closed(url, requests, callers, seconds))
+    return drawn_loop(url, itertools.cycle(requests), callers, seconds)
+
+
+def drawn_loop(url: str, requests: Iterator[bytes], callers: int, seconds: float) -> Load:
+    """Be a closed loop that draws each request when it is due."""
+    with _undisturbed():
+        return uvloop.run(_closed(url, requests, callers, seconds))
 
 
 def each_once(url: str, requests: Sequence[bytes]) -> list[bytes]:
@@ -72,7 +94,19 @@ def open_loop(
     A request that is due while every connection is busy waits, and its time counts from when it was
     due: a slow answer does not thin out the load (no coordinated omission).
     """
-    return uvloop.run(_open(url, requests, per_second, seconds, connections))
+    with _undisturbed():
+        return uvloop.run(_open(url, requests, per_second, seconds, connections))
+
+
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Collect no garbage meanwhile: the pause would be taken for the server's."""
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
 
 
 class _Connection(asyncio.Protocol):
@@ -80,7 +114,8 @@ class _Connection(asyncio.Protocol):
 
     def __init__(self) -> None:
         self._buffer = bytearray()
-        self._answer: asyncio.Future[int] | None = None
+        self._answered: Callable[[int], object] | None = None
+        self.head = self.body = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport
@@ -88,29 +123,36 @@ class _Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         self._buffer += data
         end = self._buffer.find(_END)
-        if end < 0 or self._answer is None:
+        if end < 0 or self._answered is None:
             return
         head = bytes(self._buffer[:end]).lower()
         at = head.index(b"content-length: ") + 16
         length = int(head[at:].partition(b"\r\n")[0])
         if len(self._buffer) >= end + len(_END) + length:
-            status, answer = int(head[9:12]), self._answer
-            self.body = bytes(self._buffer[end + len(_END) :])
+            self.head, self.body = head, bytes(self._buffer[end + len(_END) :])
             self._buffer.clear()
-            self._answer = None
-            answer.set_result(status)
+            self._tell(int(head[9:12]))
 
     def connection_lost(self, exc: Exception | None) -> None:
-        if self._answer is not None and not self._answer.done():
-            self._answer.set_exception(exc or ConnectionResetError("the server hung up"))
+        self._tell(_LOST)
+
+    def send(self, request: bytes, answered: Callable[[int], object]) -> None:
+        """Ask, and call `answered` with the status; `_LOST` where the server hangs up."""
+        self._answered = answered
+        self._transport.write(request)  # type: ignore[attr-defined]
 
     async def ask(self, request: bytes) -> int:
-        self._answer = asyncio.get_running_loop().create_future()
-        self._transport.write(request)  # type: ignore[attr-defined]
-        return await self._answer
+        answer: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self.send(request, lambda status: answer.done() or answer.set_result(status))
+        return await answer
 
     def close(self) -> None:
         self._transport.close()  # type: ignore[attr-defined]
+
+    def _tell(self, status: int) -> None:
+        answered, self._answered = self._answered, None
+        if answered is not None:
+            answered(status)
 
 
 async def _connect(url: str, count: int) -> list[_Connection]:
@@ -126,21 +168,20 @@ async def _each(url: str, requests: Sequence[bytes]) -> list[bytes]:
     (connection,) = await _connect(url, 1)
     bodies = []
     for request in requests:
-        _check(await connection.ask(request), connection, Load(0))
+        _check(await connection.ask(request), connection)
         bodies.append(connection.body)
     connection.close()
     return bodies
 
 
-async def _closed(url: str, requests: Sequence[bytes], callers: int, seconds: float) -> Load:
+async def _closed(url: str, requests: Iterator[bytes], callers: int, seconds: float) -> Load:
     connections = await _connect(url, callers)
-    following = itertools.cycle(requests)
     began = perf_counter()
     until, load = began + seconds, Load(seconds)
 
     async def caller(connection: _Connection) -> None:
         while (start := perf_counter()) < until:
-            _check(await connection.ask(next(following)), connection, load)
+            _check(await connection.ask(next(requests)), connection)
             load.spent_s.append(perf_counter() - start)
 
     await asyncio.gather(*map(caller, connections))
@@ -154,43 +195,89 @@ async def _open(
     url: str, requests: Sequence[bytes], per_second: float, seconds: float, count: int
 ) -> Load:
     connections = await _connect(url, count)
-    idle: asyncio.Queue[_Connection] = asyncio.Queue()
-    for connection in connections:
-        idle.put_nowait(connection)
-    load, following = Load(seconds), itertools.cycle(requests)
+    crowd = _Crowd(connections, requests, Load(seconds))
     began = perf_counter()
-
-    async def one(connection: _Connection, due: float) -> None:
-        start = perf_counter()
-        status = await connection.ask(next(following))
-        now = perf_counter()
-        idle.put_nowait(connection)
-        if status == 429:
-            load.refused += 1
-            return
-        _check(status, connection, load)
-        load.spent_s.append(now - start)
-        load.late_s.append(now - due)
-
-    async with asyncio.TaskGroup() as group:
-        for due in _arrivals(began, per_second, seconds):
-            await asyncio.sleep(max(0.0, due - perf_counter()))
-            group.create_task(one(await idle.get(), due))
-    load.seconds = perf_counter() - began
+    for due in _arrivals(began, per_second, seconds):
+        if (early_s := due - perf_counter()) > 0:
+            await asyncio.sleep(early_s)
+        crowd.load.behind_s.append(perf_counter() - due)
+        crowd.come(due)
+    async with asyncio.timeout(_LAST_ANSWER_S):
+        await crowd.answered()
+    crowd.load.seconds = perf_counter() - began
     for connection in connections:
         connection.close()
-    return load
+    return crowd.load
 
 
-def _arrivals(began: float, per_second: float, seconds: float) -> Iterator[float]:
-    """Yield when requests are due: at random, as callers who know nothing of each other come."""
+class _Crowd:
+    """Requests that are due, each over whichever connection is idle; no task for one of them."""
+
+    def __init__(
+        self, connections: Sequence[_Connection], requests: Sequence[bytes], load: Load
+    ) -> None:
+        self.load = load
+        self._count = len(connections)
+        self._idle = deque(connections)
+        self._due: deque[float] = deque()  # of those who wait for a connection
+        self._following = itertools.cycle(requests)
+        self._done = asyncio.Event()
+        self._failure: AnswerRefused | None = None
+
+    def come(self, due: float) -> None:
+        """Ask now, or as soon as a connection is idle; raises as `answered` does."""
+        if self._failure is not None:
+            raise self._failure
+        if self._idle:
+            self._ask(self._idle.popleft(), due)
+        else:
+            self._due.append(due)
+
+    async def answered(self) -> None:
+        """Return when everybody is; raise `AnswerRefused` where an answer was not 200 or 429."""
+        while len(self._idle) < self._count and self._failure is None:
+            self._done.clear()
+            await self._done.wait()
+        if self._failure is not None:
+            raise self._failure
+
+    def _ask(self, connection: _Connection, due: float) -> None:
+        connection.send(
+            next(self._following), partial(self._ended, connection, due, perf_counter())
+        )
+
+    def _ended(self, connection: _Connection, due: float, start: float, status: int) -> None:
+        now = perf_counter()
+        if status == 200:
+            self.load.spent_s.append(now - start)
+            self.load.late_s.append(now - due)
+        elif status == 429 and b"\r\nretry-after: " in connection.head:
+            self.load.refused_s.append(now - due)
+        else:
+            self._failure = _refusal(status, connection)
+            self._done.set()
+            return
+        if self._due:
+            self._ask(connection, self._due.popleft())
+        else:
+            self._idle.append(connection)
+            self._done.set()
+
+
+def _arrivals(began: float, per_second: float, seconds: float) -> list[float]:
+    """Return when requests are due: at random, as callers who know nothing of each other come."""
     rng = np.random.default_rng(0)
-    due = began
-    while (due := due + rng.exponential(1 / per_second)) < began + seconds:
-        yield due
+    gaps = rng.exponential(1 / per_second, size=round(1.2 * per_second * seconds) + 50)
+    due = np.cumsum(gaps)
+    return (began + due[due < seconds]).tolist()
 
 
-def _check(status: int, connection: _Connection, load: Load) -> None:
+def _check(status: int, connection: _Connection) -> None:
     if status != 200:
-        load.refused += 1
-        raise AnswerRefused(f"{status}: {connection.body[:300]!r}")
+        raise _refusal(status, connection)
+
+
+def _refusal(status: int, connection: _Connection) -> AnswerRefused:
+    if status == _LOST:
+        return AnswerRefused("the server hung up")
+    return AnswerRefused(f"{status}: {connection.body[:300]!r}")

@@ -7,6 +7,7 @@ from typing import Annotated, Any, TypedDict
 from fastapi import Depends, Path, Request
 from starlette.responses import Response
 
+from app.api.door import Room
 from app.api.schemas import PathId
 from app.api.writing import json_of
 from app.service import Tracer
@@ -18,6 +19,7 @@ class State(TypedDict):
 
     tracer: Tracer
     metrics: Metrics
+    room: Room
     max_body_bytes: int
     stuck_after_s: float
 

@@ -19,9 +19,10 @@ _WHEN = {
     413: "The body is larger than `KT_MAX_BODY_BYTES`.",
     415: "The body is not said to be JSON.",
     422: "A field is absent, unknown, mistyped or out of bounds; `errors` names each.",
-    429: "The queue is full; `Retry-After` says when to come again.",
+    429: "Too many ask, or wait, already; `Retry-After` says when to come again.",
     500: "The model or the store has failed on this request.",
-    503: "The store does not answer, or the service is starting or stopping.",
+    503: "The store does not answer, the request took too long, or the service is starting or "
+    "stopping.",
     507: "The store has no room; what it holds can still be read.",
 }
 

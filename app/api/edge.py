@@ -2,43 +2,54 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import logging
 import re
+from collections.abc import Iterable
 from time import perf_counter
 from uuid import uuid4
 
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.api.problems import problem_of, response_of
+from app.api.deadlines import Deadlines
+from app.api.problems import answer_of, problem_of, response_of
+from app.errors import DeadlinePassed
 from app.telemetry import Metrics, Request, current_request
 
 log = logging.getLogger("app.access")
 errors = logging.getLogger(__name__)
 
 _GOOD_ID = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
-_QUIET = frozenset({"/livez", "/readyz", "/metrics"})  # asked every few seconds, for ever
-_NO_ROUTE = "none"
+QUIET = frozenset({"/livez", "/readyz", "/metrics"})
+"""Asked by machinery every few seconds, for ever."""
+
+NO_ROUTE = "none"
+"""The label of a request that has reached no route."""
+
 _PROCESS, _count = uuid4().hex[:20], itertools.count()  # unlike any other process's
 _LEFT = 499  # nothing was answered: the caller had gone
 
 
-def _given_id(scope: Scope) -> str | None:
-    """Return the id that the caller has given the request, if it is one."""
-    for name, value in scope["headers"]:
+def request_id(headers: Iterable[tuple[bytes, bytes]]) -> str:
+    """Return the id that the caller has given the request, if it is one, or else a new one."""
+    for name, value in headers:
         if name == b"x-request-id":
-            given: str = value.decode("latin-1")
-            return given if _GOOD_ID.fullmatch(given) else None
-    return None
+            given = value.decode("latin-1")
+            if _GOOD_ID.fullmatch(given):
+                return given
+            break
+    return f"{_PROCESS}{next(_count):012x}"
 
 
 class Edge:
     """ASGI middleware. Labels and log lines hold the route's template, never the path."""
 
-    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+    def __init__(self, app: ASGIApp, metrics: Metrics, deadlines: Deadlines) -> None:
         self._app = app
         self._metrics = metrics
+        self._deadlines = deadlines
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request; pass on what is not HTTP."""
@@ -47,7 +58,7 @@ class Edge:
             return
         # Routes match the path as it was sent, so that an id may hold a slash as %2F.
         scope["path"] = scope.get("raw_path", scope["path"].encode()).decode("latin-1")
-        request = Request(_given_id(scope) or f"{_PROCESS}{next(_count):012x}")
+        request = Request(request_id(scope["headers"]))
         token = current_request.set(request)
         started, status = perf_counter(), 0
 
@@ -61,29 +72,39 @@ class Edge:
                     headers.append((b"server-timing", timing.encode()))
             await send(message)
 
+        task = asyncio.current_task()
+        assert task is not None
+        self._deadlines.begin(task)
         self._metrics.in_progress.inc()
         try:
             await self._app(scope, receive, send_with_headers)
         except ClientDisconnect:  # in the midst of the body: nobody is there to be answered
             pass
+        except asyncio.CancelledError:
+            if not self._deadlines.end(task) or status:
+                raise
+            task.uncancel()
+            passed = DeadlinePassed(self._deadlines.after_s)
+            await answer_of(passed)(scope, receive, send_with_headers)
         except Exception as exc:
             errors.error("request_broken", exc_info=exc)
             if status:  # the answer has begun: nothing can be said any more
                 raise
             await response_of(problem_of(exc))(scope, receive, send_with_headers)
         finally:
+            self._deadlines.end(task)
             self._metrics.in_progress.dec()
             self._note(scope, request, status or _LEFT, perf_counter() - started)
             current_request.reset(token)
 
     def _note(self, scope: Scope, request: Request, status: int, spent_s: float) -> None:
-        route = getattr(scope.get("route"), "path", _NO_ROUTE)
-        method = scope["method"] if route != _NO_ROUTE else "any"
+        route = getattr(scope.get("route"), "path", NO_ROUTE)
+        method = scope["method"] if route != NO_ROUTE else "any"
         self._metrics.requests.labels(route, method, str(status)).inc()
         self._metrics.request_duration.labels(route, method).observe(spent_s)
         for code in request.problems:
             self._metrics.problems.labels(code).inc()
-        level = logging.DEBUG if route in _QUIET else logging.INFO
+        level = logging.DEBUG if route in QUIET else logging.INFO
         if log.isEnabledFor(level):
             log.log(
                 level,

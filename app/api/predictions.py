@@ -58,7 +58,7 @@ async def prediction(state: State, body: bytes) -> bytes:
     "/predict/batch",
     summary="Predict many answers",
     response_model=BatchAnswer,
-    responses=description.responses(400, 413, 415, 422),
+    responses=description.responses(400, 413, 415, 422, 429, 503),
     openapi_extra=description.body(
         BatchRequest, ("two questions", {"items": [STORED, {**STORED, "question_id": "8"}]})
     ),

@@ -15,6 +15,7 @@ from starlette.responses import Response
 
 from app.errors import (
     ArtifactInvalid,
+    DeadlinePassed,
     ModelUnknown,
     NotReady,
     Overloaded,
@@ -82,6 +83,7 @@ STATUS: dict[type[TracerError], int] = {
     ProviderUnavailable: 500,
     SettingsInvalid: 500,
     StoreUnavailable: 503,
+    DeadlinePassed: 503,
     NotReady: 503,
     StoreFull: 507,
 }

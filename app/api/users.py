@@ -43,7 +43,7 @@ Limit = Annotated[int, Query(ge=1, le=MAX_ITEMS, description="Interactions in on
     "/interactions",
     summary="Record answers",
     response_model=Recorded,
-    responses=description.responses(400, 413, 415, 422, 500, 503, 507),
+    responses=description.responses(400, 413, 415, 422, 429, 500, 503, 507),
     openapi_extra=description.body(Interactions, ("one answer", ANSWERS)),
 )
 async def record(
@@ -64,7 +64,7 @@ async def record(
     "/interactions",
     summary="List the answers kept",
     response_model=InteractionPage,
-    responses=description.responses(422, 500, 503),
+    responses=description.responses(422, 429, 500, 503),
 )
 async def interactions(
     user_id: UserId, tracer: TracerDep, write: WriterDep, start: Start = 0, limit: Limit = 100
@@ -91,7 +91,7 @@ async def knowledge_state(user_id: UserId, tracer: TracerDep, write: WriterDep) 
     "",
     summary="Forget a user",
     response_model=Deleted,
-    responses=description.responses(422, 503),
+    responses=description.responses(422, 429, 503),
 )
 async def forget(user_id: UserId, tracer: TracerDep, write: WriterDep) -> Response:
     """Delete everything kept of a user, derived data too; nothing to delete is no error."""

@@ -12,6 +12,7 @@ import httpx
 import pytest
 import uvicorn
 
+from app.api.door import Door
 from app.engine.engine import newest_versions
 from app.main import create_app
 from app.settings import Settings
@@ -40,7 +41,7 @@ def serving(settings: Settings) -> Iterator[httpx.Client]:
     """Serve in a thread, on a free port, and give a client."""
     app = create_app(settings)
     server = _Threaded(
-        uvicorn.Config(app, host="127.0.0.1", port=0, log_config=None, access_log=False)
+        uvicorn.Config(app, host="127.0.0.1", port=0, http=Door, log_config=None, access_log=False)
     )
     thread = threading.Thread(target=server.run)
     thread.start()

@@ -1,0 +1,160 @@
+"""Before a request is one: refused where too many are being answered, ended where its caller left.
+
+Under three times the load that can be carried two requests of three are refused, and what that
+costs is taken from the third one. So it is done in uvicorn's protocol, as soon as the head has been
+read, before anything is made for the request.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from types import SimpleNamespace
+from typing import Any
+
+import orjson
+from starlette.types import Receive, Scope, Send
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+from app.api.edge import NO_ROUTE, QUIET, request_id
+from app.api.problems import MEDIA_TYPE, problem_of
+from app.errors import Overloaded
+from app.telemetry import Metrics
+
+Headers = list[tuple[bytes, bytes]]
+
+_OPEN = frozenset(path.encode() for path in QUIET)
+"""Asked by whoever decides whether this process lives: a full house is no reason to restart it."""
+
+_CROWDED = 3  # so many times smaller is the room while some are refused
+_CALM_S = 0.05  # without a refusal: the crowd has gone
+
+_ID = "\0"  # stands where the request's id will
+
+
+class Room:
+    """How many requests are being answered, and the answer to who is not let in."""
+
+    def __init__(self, most: int, metrics: Metrics) -> None:
+        """`most` requests may be answered at a time."""
+        self.inside = 0
+        self._most = most
+        self._refused_s = -math.inf  # when the last one was, on the loop's clock
+        problem = problem_of(
+            Overloaded(f"{most} requests may be answered at a time, and more have come")
+        )
+        body = orjson.dumps({**problem, "request_id": _ID})
+        self._before, self._after = body.split(orjson.dumps(_ID)[1:-1])
+        self._length = len(self._before) + len(self._after)
+        self._head = STATUS_LINE[problem["status"]] + (
+            f"content-type: {MEDIA_TYPE}\r\nretry-after: {problem['retry_after_s']}\r\n".encode()
+        )
+        self._requests = metrics.requests.labels(NO_ROUTE, "any", str(problem["status"]))
+        self._problems = metrics.problems.labels(problem["code"])
+
+    def is_full(self, now_s: float) -> bool:
+        """Say whether who comes now must be refused.
+
+        A burst may fill the room. Once it has, the room is smaller for as long as some are refused:
+        where more come than can be answered, a full one would only make everybody wait.
+        """
+        is_crowded = now_s - self._refused_s < _CALM_S
+        if self.inside < (math.ceil(self._most / _CROWDED) if is_crowded else self._most):
+            return False
+        self._refused_s = now_s
+        return True
+
+    def refusal(self, asked: Headers, more: Headers) -> bytes:
+        """Return the answer to the request with the headers `asked`; `more` go with its own."""
+        self._requests.inc()
+        self._problems.inc()
+        name = request_id(asked).encode()
+        lines = b"".join([b"%s: %s\r\n" % header for header in more])
+        return b"%sx-request-id: %s\r\ncontent-length: %d\r\n%s\r\n%s%s%s" % (
+            *(self._head, name, self._length + len(name), lines),
+            *(self._before, name, self._after),
+        )
+
+
+class Door(HttpToolsProtocol):
+    """uvicorn's protocol of one connection, with a door; for `uvicorn.Config(http=...)`."""
+
+    def __init__(self, *given: Any, **named: Any) -> None:
+        super().__init__(*given, **named)
+        self._service: Any = self.app
+        self.app = self._answer
+        self._room: Room = self.app_state["room"]
+        self._inside = 0  # requests of this connection; several where they are sent ahead
+        self.cycle = _ANSWERED
+        self._answering: asyncio.Task[Any] | None = None
+        self._has_left = False
+        self._is_refused = False  # the request that is being read
+
+    def on_headers_complete(self) -> None:
+        """Let a request in, or refuse it; what is left of a refused one is read and forgotten."""
+        self._is_refused = (
+            # Answers go in order: behind one that is still to come this is no place to refuse.
+            self.cycle.response_complete
+            and self.parser.get_method() != b"HEAD"  # the refusal has a body
+            and self.url.partition(b"?")[0] not in _OPEN
+            and self._room.is_full(self.loop.time())
+        )
+        if self._is_refused:
+            self._refuse()
+        else:
+            self._count(1)
+            super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        """Be ready for the next request."""
+        super().on_message_complete()
+        if not self.pipeline:
+            self.flow.resume_reading()  # behind a large body a hang-up would not be noticed
+        if self._is_refused:
+            super().on_response_complete()  # the time begins after which an idle one is closed
+            if not self.parser.should_keep_alive():
+                self.transport.close()
+
+    def on_response_complete(self) -> None:
+        """Make room: the answer is on its way."""
+        self._count(-1)
+        super().on_response_complete()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """End what is being done for a caller who has left.
+
+        What the store has been asked to write is written: it is shielded there.
+        """
+        super().connection_lost(exc)
+        self._has_left = True
+        self._count(-self._inside)
+        if self._answering is not None:
+            self._answering.cancel()
+
+    def _count(self, more: int) -> None:
+        self._inside += more
+        self._room.inside += more
+
+    def _refuse(self) -> None:
+        more = self.server_state.default_headers
+        # A caller who waits to be let in with the body will not send it: nobody could tell then
+        # where the next request begins.
+        if self.expect_100_continue or not self.parser.should_keep_alive():
+            more = [*more, (b"connection", b"close")]
+        self.transport.write(self._room.refusal(self.headers, more))
+        if self.expect_100_continue:
+            self.transport.close()
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self._answering = asyncio.current_task()
+        try:
+            await self._service(scope, receive, send)
+        except asyncio.CancelledError:
+            if not self._has_left:
+                raise
+        finally:
+            self._answering = None
+
+
+_ANSWERED: Any = SimpleNamespace(response_complete=True, message_event=asyncio.Event())
+"""The request before the first one of a connection: uvicorn asks whether it has been answered."""

@@ -1,0 +1,72 @@
+"""What measures the limits of a service works; what it measures is asserted nowhere."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+
+import pytest
+
+from benchmarks import footprint, overload
+from benchmarks.generator import AnswerRefused, open_loop, post
+
+
+def test_overload_tells_of_both_loads(tmp_path, capsys):
+    """Who was let in, who was not, and the generator's own delay."""
+    out = tmp_path / "overload.json"
+
+    assert overload.main(["--rounds", "1", "--seconds", "0.5", "--out", str(out)]) == 0
+
+    (row,) = json.loads(out.read_text())["rows"]
+    assert row["carried_per_second"][0] > 0
+    assert row["above"]["due_per_second"][0] > 3 * row["below"]["due_per_second"][0]
+    for load in ("below", "above"):
+        assert 0 < row[load]["p50_ms"][0] <= row[load]["p99_ms"][0]
+        assert row[load]["generator_behind_p99_ms"][0] >= 0
+    assert row["above"]["refused"][0] > 0 < row["above"]["refused_p50_ms"][0]
+    assert "300%" in capsys.readouterr().out
+
+
+def test_footprint_tells_of_store_start_and_memory(tmp_path, capsys):
+    """And draws the memory."""
+    out, picture = tmp_path / "footprint.json", tmp_path / "memory.png"
+    few = ["--minutes", "0.05", "--starts", "1"]
+
+    assert footprint.main([*few, "--out", str(out), "--picture", str(picture)]) == 0
+
+    found = json.loads(out.read_text())
+    for history in found["store"]["histories"].values():
+        assert history["an_interaction"] >= 40
+    assert set(found["store"]["a_state"]) == {"dkt", "dkt_asked"}
+    assert all(least > 0 for _, least, _ in found["starts"].values())
+    assert found["memory"]["requests"] > 0 < found["memory"]["end_over_then"]
+    assert picture.stat().st_size > 1000
+    assert "seconds to ready" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"",
+        b"HTTP/1.1 429 x\r\ncontent-length: 0\r\n\r\n",
+        b"HTTP/1.1 500 x\r\ncontent-length: 0\r\n\r\n",
+    ],
+)
+def test_an_open_loop_takes_no_answer_for_granted(answer):
+    """A hang-up, a refusal that does not say when to come again, an error: the run ends there."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def serve():
+            connection, _ = listening.accept()
+            with connection:
+                connection.recv(1000)
+                connection.sendall(answer)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        url = f"http://127.0.0.1:{listening.getsockname()[1]}"
+
+        with pytest.raises(AnswerRefused):
+            open_loop(url, [post(url, "/", {})], 50, 0.1, 1)
+        thread.join()
