@@ -6,7 +6,7 @@ OUT    ?= artifacts/dkt/4
 DEV     = .venv-dev/bin/python
 PIP     = install --disable-pip-version-check --no-input
 
-.PHONY: serve test lint train evaluate export protocol gradients pictures bench load arrivals replay docs lock
+.PHONY: serve test lint train evaluate export protocol gradients pictures bench load bulk arrivals replay docs lock
 
 # Serve on KT_HOST:KT_PORT (127.0.0.1:8000) with the shipped models and an embedded store
 serve: .venv/ready
@@ -54,6 +54,10 @@ bench: .venv-dev/ready
 # Many callers at a time, beside the empty route
 load: .venv-dev/ready
 	$(DEV) -m benchmarks.load $(ARGS)
+
+# Calls of a thousand questions, beside the single route and the bare run
+bulk: .venv-dev/ready
+	$(DEV) -m benchmarks.bulk $(ARGS)
 
 # The time of an answer against the load, requests coming at random
 arrivals: .venv-dev/ready

@@ -83,12 +83,12 @@ def measure(given: argparse.Namespace, console: Console) -> dict[str, Any]:
         "rows": [
             {
                 "case": name,
-                "per_second": _middle([load.per_second for load in rounds]),
-                "over_empty": _middle(
+                "per_second": middle([load.per_second for load in rounds]),
+                "over_empty": middle(
                     [load.per_second / e for load, e in zip(rounds, empty, strict=True)]
                 ),
-                "p50_ms": _middle([load.percentile_ms(50) for load in rounds]),
-                "p99_ms": _middle([load.percentile_ms(99) for load in rounds]),
+                "p50_ms": middle([load.percentile_ms(50) for load in rounds]),
+                "p99_ms": middle([load.percentile_ms(99) for load in rounds]),
             }
             for name, rounds in loads.items()
         ],
@@ -117,7 +117,7 @@ def cases_of(url: str, only: str | None) -> list[Case]:
         if only is not None and only not in name:
             continue
         for user in range(USERS):
-            _store(url, f"load-{n}-{user}", n, artifacts[model].vocabulary)
+            store(url, f"load-{n}-{user}", n, artifacts[model].vocabulary)
         requests = [
             post(
                 url,
@@ -138,9 +138,9 @@ def cases_of(url: str, only: str | None) -> list[Case]:
     return cases
 
 
-def _store(url: str, user_id: str, n: int, vocabulary: Vocabulary) -> None:
-    """Record `n` answers of a user who has none yet."""
-    rng = np.random.default_rng(n)
+def store(url: str, user_id: str, n: int, vocabulary: Vocabulary, seed: int | None = None) -> None:
+    """Record `n` answers of a user who has none yet; `seed`, by default `n`, draws them."""
+    rng = np.random.default_rng(n if seed is None else seed)
     ids = vocabulary.question_ids
     answers = [
         {
@@ -156,7 +156,7 @@ def _store(url: str, user_id: str, n: int, vocabulary: Vocabulary) -> None:
     each_once(url, [post(url, path, {"interactions": part}) for part in parts])
 
 
-def _middle(values: list[float]) -> list[float]:
+def middle(values: list[float]) -> list[float]:
     """Return median, least and most over the rounds."""
     return [round(float(f(values)), 3) for f in (np.median, np.min, np.max)]
 
