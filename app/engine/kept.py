@@ -38,7 +38,7 @@ class KeptScorer:
     ) -> None:
         """`start` is the state before any answer, without a batch axis."""
         self.step, self.ask, self.start = step, ask, start
-        self._vocabulary = vocabulary
+        self.vocabulary = vocabulary
         self._step_reads, self._ask_reads = (
             [port.name for port in graphs[name].inputs if port.name not in (STATE, ANSWERS)]
             for name in ("step", "ask")
@@ -60,7 +60,7 @@ class KeptScorer:
         start = self.start.tobytes()
         content = b"".join(one.state or start for one in asked)
         state = np.frombuffer(content, self.start.dtype).reshape(-1, *self.start.shape).copy()
-        after = encoded(asked, self._vocabulary, with_counts=self.reads_counts)
+        after = encoded(asked, self.vocabulary, with_counts=self.reads_counts)
         outputs, state = self.run(state, after)
         return list(map(KeptScore, scores_of(outputs), state))
 
@@ -71,6 +71,11 @@ class KeptScorer:
 
         `state` is written over. Raises as a call does.
         """
+        state = self.fold(state, after)
+        return self.answers(state, after.queries, after.seen + after.new), state
+
+    def fold(self, state: NDArray[Any], after: Following) -> NDArray[Any]:
+        """Move states (B, ...) on by what they have not seen, all side by side; written over."""
         begin = np.cumsum(after.new) - after.new
         for place in range(int(after.new.max(initial=0))):
             rows = np.flatnonzero(after.new > place)  # most have one new answer, some have many
@@ -78,8 +83,14 @@ class KeptScorer:
             inputs = {name: after.answered[name][at] for name in self._step_reads}
             inputs[STATE] = state[rows]
             state[rows] = run_graph(self.step, [NEXT_STATE], inputs)[NEXT_STATE]
-        inputs = {name: after.queries[name] for name in self._ask_reads}
+        return state
+
+    def answers(
+        self, state: NDArray[Any], queries: Mapping[str, NDArray[Any]], seen: NDArray[np.int64]
+    ) -> dict[str, NDArray[Any]]:
+        """Return the answers to queries, by output; `seen` (B,) is what each state stands for."""
+        inputs = {name: queries[name] for name in self._ask_reads}
         inputs[STATE] = state
         if self._asks_answers:
-            inputs[ANSWERS] = after.seen + after.new
-        return run_graph(self.ask, self._outputs, inputs), state
+            inputs[ANSWERS] = seen
+        return run_graph(self.ask, self._outputs, inputs)

@@ -13,7 +13,9 @@ from app.engine.artifact import Artifact
 from app.engine.asked import Asked
 from app.engine.batcher import Answered, Batcher
 from app.engine.kept import KeptScore
+from app.engine.many import AskedMany, ManyScore
 from app.engine.scorer import WindowScore
+from app.errors import ScoringFailed
 from models.contract.artifact import Manifest, WindowRule
 from models.contract.vocabulary import Vocabulary
 
@@ -38,11 +40,13 @@ class ServedModel:
         artifact: Artifact,
         windows: Batcher[Asked, WindowScore],
         kept: Batcher[Asked, KeptScore] | None,
+        many: Batcher[AskedMany, ManyScore | Exception] | None,
     ) -> None:
-        """`kept` is there where the artifact has a scorer for kept states."""
+        """`kept` and `many` are there where the artifact has a scorer for kept states."""
         self._artifact = artifact
         self._windows = windows
         self._kept = kept
+        self._many = many
 
     @property
     def manifest(self) -> Manifest:
@@ -121,9 +125,22 @@ class ServedModel:
         score, state = answered.result
         return Scored(*score, queued_s=answered.queued_s, run_s=answered.run_s, state=state)
 
+    async def follow_many(self, asked: AskedMany) -> Answered[ManyScore]:
+        """Return what `follow` says of each query, and the states after all answers.
+
+        Raises as `score` does; where one of the queries fails, none is answered.
+        """
+        assert self._many is not None, f"{self.name} keeps no state"
+        answered = await self._many.submit(asked)
+        if isinstance(answered.result, Exception):
+            raise ScoringFailed(
+                f"model {self.name!r} could not be run on these {len(asked.queries)} windows"
+            ) from answered.result
+        return Answered(answered.result, answered.queued_s, answered.run_s)
+
     def stuck_s(self) -> float:
         """Return the age of the oldest run that has not come back, 0 for none."""
-        batchers = (self._windows, self._kept)
+        batchers = (self._windows, self._kept, self._many)
         return max(batcher.stuck_s() for batcher in batchers if batcher is not None)
 
 

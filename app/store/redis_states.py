@@ -19,10 +19,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from app.errors import TracerError
+from app.errors import Overloaded, StoreCorrupt, TracerError
 from app.store.keys import HISTORY, STATES
-from app.store.redis_client import RedisClient, Script, StoreApart, corrupt
-from app.store.states import Standing, StateRule
+from app.store.redis_client import RedisClient, Script, StoreApart
+from app.store.states import STANDING, Standing, Standings, StateRule
 from app.store.trips import Trips
 from models.contract.interaction import INTERACTION
 
@@ -33,6 +33,8 @@ _Arguments = tuple[Any, ...]
 
 _TOGETHER = 128  # a script holds up every other caller of the server for as long as it runs
 _WAITING = 4096
+_AT_A_TIME = 2  # trips of many users: the server has one to do while the other is read
+_HEADER_BYTES = 24
 _A_USER = 32  # states of one user, at most: of every model served, and of some before
 _LIFE_S = 30 * 86_400
 
@@ -57,12 +59,27 @@ class RedisStates:
         self._trips: Trips[tuple[str, StateRule], Standing] = Trips(
             self._standings, most=_TOGETHER, max_waiting=max_waiting
         )
+        self._max_waiting = max_waiting
+        self._many_waiting = 0  # users of trips of their own
+        self._at_a_time = asyncio.Semaphore(_AT_A_TIME)
         self._waiting: deque[_Kept] = deque()
         self._writing: asyncio.Task[None] | None = None
 
     async def stand(self, user_id: str, rule: StateRule) -> Standing:
         """Return how a user stands, in a round trip shared with all who ask meanwhile."""
         return await self._trips((user_id, rule))
+
+    async def stand_all(self, user_ids: Sequence[str], rule: StateRule) -> Standings:
+        """Return how users stand, in a trip of their own; `Overloaded` where too many wait."""
+        if self._many_waiting >= self._max_waiting:
+            raise Overloaded(f"{self._max_waiting} users are waiting for the store already")
+        self._many_waiting += len(user_ids)
+        try:
+            # Few at a time, so that connections are left and nobody waits long for the server.
+            async with self._at_a_time:
+                return await self._stood(user_ids, rule)
+        finally:
+            self._many_waiting -= len(user_ids)
 
     def keep(self, user_id: str, rule: StateRule, standing: Standing, state: bytes) -> None:
         """Keep a state soon. Where too many wait the oldest is lost: it will be made again."""
@@ -83,12 +100,34 @@ class RedisStates:
     async def _standings(
         self, asks: Sequence[tuple[str, StateRule]]
     ) -> Sequence[Standing | Exception]:
-        users = [user_id for user_id, _ in asks]
-        arguments: list[_Arguments] = [
-            (r.key, r.size, r.length, r.cut, "window" if r.whole_window else "") for _, r in asks
-        ]
-        found = await self._run(self._stand, users, (self._keep,), arguments)
-        return [corrupt() if len(one) == 1 else _standing(one) for part in found for one in part]
+        """Answer a trip: a script for each rule in it, and most trips have one."""
+        places: dict[StateRule, list[int]] = {}
+        for place, (_, rule) in enumerate(asks):
+            places.setdefault(rule, []).append(place)
+        found: list[Standing | Exception] = [StoreCorrupt()] * len(asks)
+        parts = await asyncio.gather(
+            *(self._stood([asks[i][0] for i in at], rule) for rule, at in places.items())
+        )
+        for at, part in zip(places.values(), parts, strict=True):
+            for place, one in zip(at, part.each(), strict=True):
+                if one is not None:
+                    found[place] = one
+        return found
+
+    async def _stood(self, user_ids: Sequence[str], rule: StateRule) -> Standings:
+        whole = "window" if rule.whole_window else ""
+        common = (self._keep, rule.key, rule.size, rule.length, rule.cut, whole)
+        parts = await self._run(self._stand, user_ids, common, [()] * len(user_ids))
+        rows = b"".join(part[0] for part in parts)
+        states, records = (
+            b"".join(one for part in parts for one in part[column]) for column in (1, 2)
+        )
+        kept = np.frombuffer(states, np.uint8).reshape(-1, _HEADER_BYTES + rule.size)
+        return Standings(
+            np.frombuffer(rows, STANDING),
+            kept[:, _HEADER_BYTES:],
+            np.frombuffer(records, INTERACTION),
+        )
 
     async def _write(self) -> None:
         try:
@@ -122,9 +161,11 @@ class RedisStates:
         """
         if not self._is_apart:
             try:
-                calls = [_call(script, users, common, each)]
-                together: list[Any] = await self._client.ask(lambda: self._sent(calls), repeat=True)
-                return together
+                together = [_call(script, users, common, each)]
+                all_in_one: list[Any] = await self._client.ask(
+                    lambda: self._sent(together), repeat=True
+                )
+                return all_in_one
             except StoreApart:
                 self._is_apart = True
         calls = [_call(script, [u], common, [one]) for u, one in zip(users, each, strict=True)]
@@ -146,10 +187,3 @@ def _call(
 ) -> _Arguments:
     keys = [template % user_id for user_id in users for template in (HISTORY, STATES)]
     return (script.sha, len(keys), *keys, *common, *(part for one in each for part in one))
-
-
-def _standing(found: Sequence[Any]) -> Standing:
-    records, first, kept, total, start, seen, state, history = found
-    return Standing(
-        np.frombuffer(records, INTERACTION), first, kept, total, start, seen, state, history
-    )
