@@ -7,8 +7,8 @@ DEV     = .venv-dev/bin/python
 PEERS   = fastapi-onnx fastapi-torch litserve bentoml
 PIP     = install --disable-pip-version-check --no-input
 
-.PHONY: serve test lint train evaluate export protocol gradients pictures bench bench-peers load memory arrivals overload \
-  footprint replay docs lock
+.PHONY: serve test lint train evaluate export protocol gradients pictures bench bench-peers load bulk memory arrivals \
+  overload footprint replay docs lock
 
 # Serve on KT_HOST:KT_PORT (127.0.0.1:8000) with the shipped models and an embedded store
 serve: .venv/ready
@@ -64,6 +64,10 @@ load: .venv-dev/ready
 # What it brings to hold what was made of the users seen last
 memory: .venv-dev/ready
 	$(DEV) -m benchmarks.memory $(ARGS)
+
+# Calls of a thousand questions, beside the single route and the bare run
+bulk: .venv-dev/ready
+	$(DEV) -m benchmarks.bulk $(ARGS)
 
 # The time of an answer against the load, requests coming at random
 arrivals: .venv-dev/ready

@@ -93,6 +93,11 @@ class StoreCorrupt(TracerError):
 
     code = "store_corrupt"
 
+    def __init__(
+        self, text: str = "the history of this user is not in a form that was written here"
+    ) -> None:
+        super().__init__(text)
+
 
 class ArtifactInvalid(TracerError):
     """The folder is not a model we can serve."""

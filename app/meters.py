@@ -27,13 +27,13 @@ class EngineMeter:
         """So many more windows wait for a run than before, or fewer."""
         self._metrics.queue_items.labels(model).inc(more)
 
-    def refused(self, model: str) -> None:
-        """A window was refused: the queue is full."""
-        self._metrics.queue_refused.labels(model).inc()
+    def refused(self, model: str, windows: int) -> None:
+        """So many windows were refused: the queue is full."""
+        self._metrics.queue_refused.labels(model).inc(windows)
 
-    def abandoned(self, model: str) -> None:
-        """A caller left before the run of its window began; it is not run."""
-        self._metrics.abandoned.labels(model).inc()
+    def abandoned(self, model: str, windows: int) -> None:
+        """A caller left before the run of so many windows began; they are not run."""
+        self._metrics.abandoned.labels(model).inc(windows)
 
     def failed(self, model: str) -> None:
         """No run could answer a window."""

@@ -11,14 +11,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.engine.asked import Asked
+from app.engine.many import AskedMany, ManyScore
 from app.engine.memory import Held, Memories, Memory
 from app.engine.model import Scored, ServedModel
 from app.errors import ScoringFailed
 from app.records import Records, members_of
 from app.store.histories import Histories, StoredHistory
-from app.store.states import Known, Standing, StateRule, States
+from app.store.states import SPOILT, Known, Standing, Standings, StateRule, States
 from app.telemetry import Metrics
 from models.contract.interaction import Query, key_of
+from models.contract.queries import Queries
 from models.contract.window import History, window_start
 
 log = logging.getLogger(__name__)
@@ -36,6 +38,21 @@ class Past:
     memories: dict[str, Memory] = field(default_factory=dict)  # by model: those that fit
     knowledge: asyncio.Task[Scored] | None = None
     catching_up: dict[str, asyncio.Task[Scored]] = field(default_factory=dict)  # by model
+
+
+@dataclass(frozen=True, slots=True)
+class Crowd:
+    """What predictions of one model for many users stand on; their pasts in columns."""
+
+    user_ids: Sequence[str]
+    standings: Standings
+    sets: Mapping[int, Sequence[int]]  # as of a past, of all of them
+
+    def standing(self, row: int) -> Standing:
+        """Return how the user of a row stands, where the history could be read."""
+        standing = self.standings.one(row)
+        assert standing is not None, "its caller was told that it cannot"
+        return standing
 
 
 class Pasts:
@@ -91,6 +108,23 @@ class Pasts:
         for name in self._rules:
             self._memories.forget(user_id, name)
 
+    async def of_users(self, user_ids: Sequence[str], model: ServedModel) -> Crowd:
+        """Read what a model that keeps states needs of users, in one trip."""
+        with self._metrics.stage("store_read"), self._metrics.watched():
+            standings = await self._states.stand_all(user_ids, self._rules[model.name])
+            keys = self._unknown_sets(standings.interactions, [model])
+            sets = await self._named_sets(keys) if keys else {}
+        table = standings.table[standings.table["kept"] != SPOILT]
+        has_state, is_current = table["has_state"] > 0, table["total"] == table["seen"]
+        for found, users in (
+            ("absent", ~has_state),
+            ("behind", has_state & ~is_current),
+            ("current", has_state & is_current),
+        ):
+            if times := int(np.count_nonzero(users)):
+                self._metrics.states_found.labels(model.name, found).inc(times)
+        return Crowd(user_ids, standings, sets)
+
     def given(self, records: Records, models: Sequence[ServedModel]) -> Past:
         """Return the past that came with an ask."""
         keys = self._unknown_sets(records.interactions, models)
@@ -136,6 +170,38 @@ class Pasts:
         self._metrics.waited("queue", scored.queued_s)
         self._metrics.waited("run", scored.run_s)
         return scored
+
+    async def score_all(
+        self, model: ServedModel, queries: Queries, of_user: NDArray[np.int64], crowd: Crowd
+    ) -> ManyScore:
+        """Put queries to users, from their states; `of_user` (B,) is the row of each one's.
+
+        Raises `ScoringFailed` where one of them fails: each is then to be asked alone.
+        """
+        standings, table = crowd.standings, crowd.standings.table
+        asked = AskedMany(
+            interactions=standings.interactions,
+            rows=standings.rows,
+            first=table["first"],
+            start=table["start"],
+            seen=table["seen"],
+            has_state=table["has_state"] > 0,
+            states=standings.states,
+            queries=queries,
+            of_user=of_user,
+            sets=crowd.sets,
+        )
+        answered = await model.follow_many(asked)
+        new = np.flatnonzero(asked.new)
+        times = len(queries) + len(new)  # folding first is a run of its own for whoever asks alone
+        self._metrics.waited("queue", answered.queued_s, times)
+        self._metrics.waited("run", answered.run_s, times)
+        for row in new.tolist():
+            standing = crowd.standing(row)
+            self._metrics.answers_folded.labels(model.name).inc(standing.new)
+            state = answered.result.state[row].tobytes()
+            self._states.keep(crowd.user_ids[row], self._rules[model.name], standing, state)
+        return answered.result
 
     async def _followed(self, model: ServedModel, asked: Asked, past: Past) -> Scored:
         """Go on from the kept state; where that is spoilt, from none, and keep what comes out."""

@@ -6,14 +6,15 @@ A tracer speaks outside ids above and a model's integers below. It knows no HTTP
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from app.asks import DECIMALS, Ask, ModelRef, Prediction, ref_of, selected, unseen_of
+from app.bulk import Bulk
 from app.engine.engine import Engine
 from app.engine.memory import Memories
 from app.engine.model import Scored, ServedModel
@@ -36,61 +37,9 @@ from models.contract.interaction import (
     UNSEEN,
     Query,
 )
-from models.contract.vocabulary import Vocabulary
-
-_DECIMALS = 7  # what a float32 holds
 
 NOBODYS = Query(question=UNSEEN, skills=(UNSEEN,))
 """A question that no model knows."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ask:
-    """A question put to a user, and what the caller wants to know."""
-
-    question_id: str
-    user_id: str | None = None  # None only with a history of its own
-    model: str | None = None
-    asked_ms: int | None = None
-    skill_ids: Sequence[str] | None = None
-    history: Sequence[Answer] | None = None  # instead of the stored one
-    knowledge_state: bool | Sequence[str] = True  # or only these skills
-
-
-@dataclass(frozen=True, slots=True)
-class Unseen:
-    """An id of the request that the model does not know."""
-
-    kind: str  # question or skill
-    id: str
-
-
-@dataclass(frozen=True, slots=True)
-class ModelRef:
-    """Which artifact an answer comes from."""
-
-    name: str
-    version: str
-
-
-class SkillVector(NamedTuple):
-    """A probability for every skill, in the order of their ids."""
-
-    skill_ids: tuple[str, ...]
-    values: NDArray[np.float32]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Prediction:
-    """How likely the user is to answer right, and what that stands on."""
-
-    p_correct: float
-    knowledge_state: SkillVector | dict[str, np.float32] | None  # skill id -> probability
-    model: ModelRef
-    history_length: int
-    truncated: bool  # part of the history did not take part
-    cold_start: bool  # there was no history
-    unseen: list[Unseen]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -163,6 +112,7 @@ class Tracer:
                 f"KT_KNOWLEDGE_MODEL={settings.knowledge_model!r} has no knowledge state; "
                 "name a model whose graph gives one"
             )
+        self._bulk = Bulk(self._pasts, self._knowledge, metrics)
 
     # -- answers in ----------------------------------------------------------------------------
 
@@ -207,35 +157,34 @@ class Tracer:
     async def predict_all(self, asks: Sequence[Ask]) -> list[Prediction | Exception]:
         """Return a prediction or an error for each ask, in order.
 
-        Asks of one user share one read of the store and one run of the knowledge model.
+        Asks of one user share one read of the store and one run of the knowledge model; those that
+        go on from kept states share most of the rest, too.
         """
-        needed: dict[str, dict[str, ServedModel]] = {}
-        for ask in asks:
-            if ask.history is None and ask.user_id is not None:
-                with suppress(ModelUnknown):  # it is told at its own place
-                    models = self._needed(ask, self._model(ask))
-                    needed.setdefault(ask.user_id, {}).update({m.name: m for m in models})
-        reads: dict[str, asyncio.Task[Past]] = {}
-
-        async def one(ask: Ask) -> Prediction:
-            model = self._model(ask)
-            if ask.history is not None or ask.user_id is None:
-                past = await self._past(ask, self._needed(ask, model))
+        found: dict[int, Prediction | Exception] = {}
+        models: dict[int, ServedModel] = {}
+        for place, ask in enumerate(asks):
+            try:
+                models[place] = self._model(ask)
+            except ModelUnknown as exc:  # it is told at its own place
+                found[place] = exc
+        singly = {p for p, model in models.items() if not self._bulk.takes(asks[p], model)}
+        # Whoever has to be read for one of these shares that reading among all.
+        users = {asks[p].user_id for p in singly if asks[p].history is None}
+        together = [p for p in models if p not in singly and asks[p].user_id not in users]
+        singly = models.keys() - set(together)
+        outcomes, others = await asyncio.gather(
+            self._bulk.predict([(asks[p], models[p]) for p in together]),
+            self._predict_singly({p: (asks[p], models[p]) for p in sorted(singly)}),
+        )
+        found |= others
+        again = {}
+        for place, outcome in zip(together, outcomes, strict=True):
+            if isinstance(outcome, Past):
+                again[place] = self._predict_from(asks[place], models[place], outcome)
             else:
-                if ask.user_id not in reads:
-                    models = [*needed[ask.user_id].values()]
-                    reads[ask.user_id] = asyncio.create_task(
-                        self._pasts.of_user(ask.user_id, models)
-                    )
-                past = await reads[ask.user_id]
-                await self._caught_up(model, past)
-            return await self._predict(ask, model, past)
-
-        done = await asyncio.gather(*map(one, asks), return_exceptions=True)
-        for result in done:
-            if isinstance(result, BaseException) and not isinstance(result, Exception):
-                raise result
-        return done  # type: ignore[return-value]
+                found[place] = outcome
+        found |= await _each(again)
+        return [found[place] for place in range(len(asks))]
 
     async def knowledge_state(self, user_id: str) -> KnowledgeState:
         """Return every skill's probability; a user never seen gets the network's start state."""
@@ -254,7 +203,7 @@ class Tracer:
             probabilities=vector,
             answers=touched[FIRST:].tolist(),
             as_of=newest[0] if newest and newest[0] != UNKNOWN_MS else None,
-            model=_ref(model),
+            model=ref_of(model),
             history_length=standing.kept,
             truncated=standing.start > 0,
             cold_start=standing.kept == 0,
@@ -306,7 +255,7 @@ class Tracer:
         return Readiness(
             reasons=reasons,
             draining=self._draining,
-            models=[_ref(m) for m in self.models],
+            models=[ref_of(m) for m in self.models],
             provider={
                 "requested": provider.requested,
                 "effective": provider.effective,
@@ -332,6 +281,33 @@ class Tracer:
             raise RequestInvalid("user_id is missing; give it, or a history of its own")
         return await self._pasts.of_user(ask.user_id, models)
 
+    async def _predict_singly(
+        self, asks: Mapping[int, tuple[Ask, ServedModel]]
+    ) -> dict[int, Prediction | Exception]:
+        """Answer each ask by a run of its own; what is read of a user is read once for all."""
+        needed: dict[str, dict[str, ServedModel]] = {}
+        for ask, model in asks.values():
+            if ask.history is None and ask.user_id is not None:
+                models = self._needed(ask, model)
+                needed.setdefault(ask.user_id, {}).update({m.name: m for m in models})
+        reads: dict[str, asyncio.Task[Past]] = {}
+
+        async def one(ask: Ask, model: ServedModel) -> Prediction:
+            if ask.history is not None or ask.user_id is None:
+                past = await self._past(ask, self._needed(ask, model))
+                return await self._predict(ask, model, past)
+            if ask.user_id not in reads:
+                read = self._pasts.of_user(ask.user_id, [*needed[ask.user_id].values()])
+                reads[ask.user_id] = asyncio.create_task(read)
+            return await self._predict_from(ask, model, await reads[ask.user_id])
+
+        return await _each({place: one(*ask) for place, ask in asks.items()})
+
+    async def _predict_from(self, ask: Ask, model: ServedModel, past: Past) -> Prediction:
+        """Answer an ask that shares its past with others."""
+        await self._caught_up(model, past)
+        return await self._predict(ask, model, past)
+
     async def _predict(self, ask: Ask, model: ServedModel, past: Past) -> Prediction:
         vocabulary = model.vocabulary
         asked_ms = UNKNOWN_MS if ask.asked_ms is None else ask.asked_ms
@@ -343,10 +319,12 @@ class Tracer:
             )
         else:
             scored = knowing = await self._pasts.score(model, query, past)
-        unseen = _unseen_of(ask, query, vocabulary)
+        unseen = unseen_of(ask, query.question, vocabulary)
         state = None
         if wanted:
-            state, unknown = self._selected(knowing, ask.knowledge_state)
+            state, unknown = selected(
+                _vector_of(knowing), ask.knowledge_state, self._knowledge.vocabulary
+            )
             unseen += [u for u in unknown if u not in unseen]
         standing = past.standings[model.name]
         is_empty = standing.kept == 0
@@ -355,9 +333,9 @@ class Tracer:
         for unknown_id in unseen:
             self._metrics.unseen.labels(unknown_id.kind).inc()
         return Prediction(
-            p_correct=round(float(scored.p_correct), _DECIMALS),
+            p_correct=round(float(scored.p_correct), DECIMALS),
             knowledge_state=state,
-            model=_ref(model),
+            model=ref_of(model),
             history_length=standing.kept,
             truncated=standing.start > 0,
             cold_start=is_empty,
@@ -385,16 +363,16 @@ class Tracer:
             )
         await past.catching_up[model.name]
 
-    def _selected(
-        self, scored: Scored, wanted: bool | Sequence[str]
-    ) -> tuple[SkillVector | dict[str, np.float32], list[Unseen]]:
-        vocabulary = self._knowledge.vocabulary
-        values = _vector_of(scored)
-        if isinstance(wanted, bool):
-            return SkillVector(vocabulary.skill_ids, values), []
-        places = {s: vocabulary.skill_of(s) for s in wanted}
-        known = {s: values[p - FIRST] for s, p in places.items() if p != UNSEEN}
-        return known, [Unseen("skill", s) for s, p in places.items() if p == UNSEEN]
+
+async def _each(
+    asks: Mapping[int, Coroutine[Any, Any, Prediction]],
+) -> dict[int, Prediction | Exception]:
+    """Return what comes of each; only what nobody can answer for is raised."""
+    done = await asyncio.gather(*asks.values(), return_exceptions=True)
+    for result in done:
+        if isinstance(result, BaseException) and not isinstance(result, Exception):
+            raise result
+    return dict(zip(asks, done, strict=True))  # type: ignore[arg-type]
 
 
 def _required(engine: Engine, name: str, setting: str) -> ServedModel:
@@ -404,16 +382,6 @@ def _required(engine: Engine, name: str, setting: str) -> ServedModel:
         raise ArtifactInvalid(f"{setting}={name!r}: {exc}") from exc
 
 
-def _ref(model: ServedModel) -> ModelRef:
-    return ModelRef(model.name, model.version)
-
-
 def _vector_of(scored: Scored) -> NDArray[np.float32]:
     assert scored.knowledge_state is not None, "the knowledge model was asked for it at the start"
     return scored.knowledge_state
-
-
-def _unseen_of(ask: Ask, query: Query, vocabulary: Vocabulary) -> list[Unseen]:
-    unseen = [Unseen("question", ask.question_id)] if query.question == UNSEEN else []
-    named = dict.fromkeys(ask.skill_ids or ())
-    return unseen + [Unseen("skill", s) for s in named if vocabulary.skill_of(s) == UNSEEN]

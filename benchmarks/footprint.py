@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 import sys
 import tempfile
 import threading
@@ -24,7 +23,6 @@ from typing import Any
 
 import httpx
 import numpy as np
-import onnxruntime
 import psutil
 from matplotlib.figure import Figure
 from redis import Redis
@@ -32,10 +30,10 @@ from rich.console import Console
 from rich.table import Table
 
 from app.engine.artifact import open_artifact
-from app.engine.cores import usable_cores
 from app.engine.engine import newest_versions
 from app.store.keys import HISTORY, STATES
 from benchmarks.generator import drawn_loop, each_once, post
+from benchmarks.report import machine
 from benchmarks.server import ROOT, OwnServer, own_server
 from benchmarks.shapes import random_shapes
 from models.commands import at_least, picture_to_write
@@ -54,8 +52,7 @@ def main(arguments: list[str] | None = None) -> int:
     given = _parser().parse_args(arguments)
     console = Console(width=None if sys.stdout.isatty() else 100)
     found = {
-        "machine": f"{usable_cores()} cores, {platform.machine()}, Python "
-        f"{platform.python_version()}, ONNX Runtime {onnxruntime.__version__}",
+        "machine": machine(),
         "store": stored(),
         "starts": started(given.starts),
         "memory": held(60 * given.minutes) if given.minutes else None,

@@ -81,6 +81,20 @@ def drawn_loop(url: str, requests: Iterator[bytes], callers: int, seconds: float
         return uvloop.run(_closed(url, requests, callers, seconds))
 
 
+def side_by_side(
+    url: str, groups: Sequence[tuple[Sequence[bytes], int]], seconds: float
+) -> list[Load]:
+    """Let groups of callers, each with its own requests, ask in closed loops at the same time."""
+
+    async def all_groups() -> list[Load]:
+        return await asyncio.gather(
+            *(_closed(url, itertools.cycle(asks), callers, seconds) for asks, callers in groups)
+        )
+
+    with _undisturbed():
+        return uvloop.run(all_groups())
+
+
 def each_once(url: str, requests: Sequence[bytes]) -> list[bytes]:
     """Ask each request once, one after the other, and return the bodies of the answers."""
     return uvloop.run(_each(url, requests))

@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -24,7 +23,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 import psutil
 from rich.console import Console
 from rich.markup import escape
@@ -34,6 +32,7 @@ from rich.table import Table
 from app.settings import Settings
 from benchmarks.generator import Load, closed_loop, open_loop
 from benchmarks.load import Case, cases_of
+from benchmarks.report import machine
 from benchmarks.server import own_server
 from models.commands import at_least
 
@@ -71,8 +70,7 @@ def measure(given: argparse.Namespace, console: Console) -> dict[str, Any]:
     return {
         "what": f"{CASE}; open loop, random arrivals, {CONNECTIONS} connections, one server "
         f"process, {'on a core of its own' if _two_cores() else 'all on one core'}",
-        "machine": f"{os.cpu_count()} cores, {platform.machine()}, Python "
-        f"{platform.python_version()}, ONNX Runtime {onnxruntime.__version__}",
+        "machine": machine(),
         "rounds": given.rounds,
         "seconds_a_load": given.seconds,
         "rows": rows,

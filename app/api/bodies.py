@@ -6,7 +6,7 @@ They are read by hand: pydantic takes the bytes as they come, so that they are p
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from fastapi import Request
 from pydantic import BaseModel, ValidationError
@@ -16,7 +16,6 @@ from starlette.types import Receive, Scope
 from app.api.problems import (
     BodyTooLarge,
     BodyUnreadable,
-    FieldsInvalid,
     MediaTypeUnsupported,
     fields_invalid,
 )
@@ -86,16 +85,3 @@ def _is_json(kind: str) -> bool:
     return essence == "application/json" or (
         essence.startswith("application/") and essence.endswith("+json")
     )
-
-
-def valid_items(items: list[Any], model: type[M]) -> list[M | FieldsInvalid]:
-    """Return each item as `model`, or at its place what is not valid in it."""
-    return [_valid_item(item, place, model) for place, item in enumerate(items)]
-
-
-def _valid_item(item: Any, place: int, model: type[M]) -> M | FieldsInvalid:
-    try:
-        return model.model_validate(item)
-    except ValidationError as exc:
-        errors = exc.errors(include_url=False, include_context=False)
-        return fields_invalid({**e, "loc": ("body", "items", place, *e["loc"])} for e in errors)

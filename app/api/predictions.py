@@ -8,11 +8,12 @@ from fastapi import APIRouter, Depends, Request
 from starlette.responses import Response
 
 from app.api import description
-from app.api.bodies import body_of, bytes_of, parsed, valid_items
-from app.api.deps import State, TracerDep, WriterDep
-from app.api.problems import problem_of
+from app.api.bodies import body_of, bytes_of, parsed
+from app.api.deps import MetricsDep, State, TracerDep
+from app.api.many import asks_of, items_written
 from app.api.schemas import BatchAnswer, BatchRequest, Prediction, PredictionRequest
 from app.api.writing import json_of
+from app.asks import Ask
 
 router = APIRouter(tags=["predictions"])
 
@@ -66,15 +67,16 @@ async def prediction(state: State, body: bytes) -> bytes:
 async def predict_batch(
     body: Annotated[BatchRequest, Depends(body_of(BatchRequest))],
     tracer: TracerDep,
-    write: WriterDep,
+    metrics: MetricsDep,
 ) -> Response:
     """Up to 1,000 predictions in one call, in the order of the items.
 
     What is wrong with one item stands as a problem at its place and hurts no other: look for
     `status` in each.
     """
-    items = valid_items(body.items, PredictionRequest)
-    asks = [item.to_ask() for item in items if isinstance(item, PredictionRequest)]
-    found = iter(await tracer.predict_all(asks))
-    answers = [item if isinstance(item, Exception) else next(found) for item in items]
-    return write({"items": [problem_of(a) if isinstance(a, Exception) else a for a in answers]})
+    asks = await asks_of(body.items)
+    found = iter(await tracer.predict_all([ask for ask in asks if isinstance(ask, Ask)]))
+    answers = [next(found) if isinstance(ask, Ask) else ask for ask in asks]
+    with metrics.stage("serialize"):
+        content = await items_written(answers)
+    return Response(content, media_type="application/json")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Required
 from urllib.parse import unquote
 
 from pydantic import (
@@ -16,13 +16,15 @@ from pydantic import (
     StringConstraints,
     Tag,
     model_validator,
+    with_config,
 )
 from pydantic_core import PydanticCustomError
+from typing_extensions import TypedDict
 
 from app import service
+from app.asks import Ask
 from app.engine.model import ServedModel
 from app.records import Answer
-from app.service import Ask
 from app.store import histories
 
 MAX_ITEMS = 1000
@@ -173,6 +175,21 @@ class PredictionRequest(Body):
             history=None if self.history is None else [i.to_answer() for i in self.history],
             knowledge_state=self.knowledge_state,
         )
+
+
+@with_config(PredictionRequest.model_config)
+class StoredRequest(TypedDict, total=False):
+    """What most items of a batch are: a `PredictionRequest` without a history, as a dict.
+
+    Whatever is valid here is valid there and means the same; it takes a third of the time.
+    """
+
+    user_id: Required[OutsideId]
+    question_id: Required[OutsideId]
+    model: OutsideId | None
+    asked_ms: Ms | None
+    skill_ids: SkillIds | None
+    knowledge_state: KnowledgeStateWanted
 
 
 class BatchRequest(Body):

@@ -8,7 +8,7 @@ from typing import Any
 
 import orjson
 
-from app.service import SkillVector
+from app.asks import SkillVector
 
 
 def json_of(content: Any) -> bytes:

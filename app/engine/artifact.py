@@ -114,7 +114,7 @@ def _vocabulary(folder: Path, manifest: Manifest) -> Vocabulary:
 def _with_tables(vocabulary: Vocabulary) -> Vocabulary:
     """Make the look-up tables here, not in the first request; they are made at first use."""
     vocabulary.query("", ("",))
-    vocabulary.read(np.empty(0, INTERACTION))
+    vocabulary.read(np.ones(1, INTERACTION))  # one that names a skill
     _ = vocabulary.fingerprint
     return vocabulary
 

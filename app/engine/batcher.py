@@ -52,6 +52,7 @@ class _Job(Generic[Item, Result]):
     item: Item
     places: int
     rows: int
+    windows: int
     answer: asyncio.Future[Answered[Result]]
     came_s: float
 
@@ -88,14 +89,17 @@ class Batcher(Generic[Item, Result]):
         drain_s: float = 10.0,
         observer: Observer | None = None,
         rows: Callable[[Item], int] = len,
+        windows: Callable[[Item], int] = lambda _: 1,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """`score` gives one result an item, in order; it is called in several threads at once.
 
-        `rows` tells what must be read for an item, where that is more than its places.
+        `rows` tells what must be read for an item, where that is more than its places; `windows`,
+        how many callers' questions it is, where one item holds many.
         """
         self._model = model
         self._rows = rows
+        self._windows = windows
         self._score = score
         self._workers = workers
         self._bounds = bounds
@@ -104,6 +108,7 @@ class Batcher(Generic[Item, Result]):
         self._clock = clock
         self._waiting: dict[_Job[Item, Result], None] = {}  # oldest first
         self._small: dict[_Job[Item, Result], None] = {}  # for the loop; oldest first
+        self._queued = 0  # windows in both
         self._told = 0  # how many waited when the observer was last told
         self._alone: deque[_Job[Item, Result]] = deque()  # of batches that failed: one by one
         self._runs: dict[object, _Run[Item, Result]] = {}  # in a thread now
@@ -168,6 +173,7 @@ class Batcher(Generic[Item, Result]):
             self._waiting.clear()
             self._small.clear()
             self._alone.clear()
+            self._queued = 0
             for job in left:
                 _fail(job, NotReady(f"stopped before model {self._model!r} had answered"))
 
@@ -178,18 +184,22 @@ class Batcher(Generic[Item, Result]):
             raise NotReady(
                 f"model {self._model!r} takes no windows: it is not started, or stopping"
             )
-        if len(self._waiting) + len(self._small) >= self._bounds.max_waiting:
-            self._observer.refused(self._model)
+        windows = self._windows(item)
+        if self._queued >= self._bounds.max_waiting:
+            self._observer.refused(self._model, windows)
             raise Overloaded(
                 f"{self._bounds.max_waiting} windows are waiting for model {self._model!r} already"
             )
         answer = self._loop.create_future()
-        job: _Job[Item, Result] = _Job(item, len(item), self._rows(item), answer, self._clock())
+        job: _Job[Item, Result] = _Job(
+            item, len(item), self._rows(item), windows, answer, self._clock()
+        )
         is_small = (
             job.places <= self._bounds.max_inline_places
             and job.rows <= self._bounds.max_inline_rows
         )
         (self._small if is_small else self._waiting)[job] = None
+        self._queued += windows
         return job
 
     def _abandon(self, jobs: Iterable[_Job[Item, Result]]) -> None:
@@ -200,14 +210,16 @@ class Batcher(Generic[Item, Result]):
             job.answer.cancel()
             if job in self._alone:
                 self._alone.remove(job)
-            if job in self._waiting:
-                del self._waiting[job]
-                self._observer.abandoned(self._model)
-            elif job in self._small:
-                del self._small[job]
-                self._observer.abandoned(self._model)
+            for queue in (self._waiting, self._small):
+                if job in queue:
+                    self._leave(queue, job)
+                    self._observer.abandoned(self._model, job.windows)
         self._tell_queue()
         self._note_done()
+
+    def _leave(self, queue: dict[_Job[Item, Result], None], job: _Job[Item, Result]) -> None:
+        del queue[job]
+        self._queued -= job.windows
 
     # -- runs ----------------------------------------------------------------------------------
 
@@ -226,10 +238,9 @@ class Batcher(Generic[Item, Result]):
 
     def _tell_queue(self) -> None:
         """Tell how the queue has changed: several queues may be of one model."""
-        waiting = len(self._waiting) + len(self._small)
-        if waiting != self._told:
-            self._observer.queue_changed(self._model, waiting - self._told)
-            self._told = waiting
+        if self._queued != self._told:
+            self._observer.queue_changed(self._model, self._queued - self._told)
+            self._told = self._queued
 
     def _dispatch(self) -> None:
         """Give every idle thread a batch, while there is any."""
@@ -254,7 +265,7 @@ class Batcher(Generic[Item, Result]):
                 break
             batch.append(job)
         for job in batch:
-            del self._small[job]
+            self._leave(self._small, job)
         if self._small:
             self._dispatch_soon()
         future: Future[_Ran[Result]] = Future()
@@ -308,7 +319,7 @@ class Batcher(Generic[Item, Result]):
                 batch.append(job)
                 longest = longer
         for job in batch:
-            del self._waiting[job]
+            self._leave(self._waiting, job)
         self._tell_queue()
         return batch
 
@@ -322,11 +333,15 @@ class Batcher(Generic[Item, Result]):
         for job, result in zip(jobs, ran.results, strict=True):
             if not job.answer.done():  # the caller may have left
                 job.answer.set_result(Answered(result, ran.began_s - job.came_s, run_s))
+        real = sum(job.places for job in jobs)
+        windows = sum(job.windows for job in jobs)
+        # An item of many windows has padded them by itself, if at all.
+        padded = len(jobs) * max(job.places for job in jobs) if windows == len(jobs) else real
         self._observer.batch_ran(
             self._model,
-            len(jobs),
-            len(jobs) * max(job.places for job in jobs),
-            sum(job.places for job in jobs),
+            windows,
+            padded,
+            real,
             ran.began_s - min(job.came_s for job in jobs),
             run_s,
         )

@@ -16,10 +16,11 @@ from app.engine.artifact import Artifact, open_artifact
 from app.engine.asked import Asked
 from app.engine.batcher import Batcher, Bounds, Result, Score
 from app.engine.cores import usable_cores
+from app.engine.kept import KeptScorer
+from app.engine.many import AskedMany, ManyScore, ManyScorer
 from app.engine.model import ServedModel
 from app.engine.observer import Observer
 from app.engine.providers import Provider, ProviderChoice, choose_provider
-from app.engine.recalling import RecallScorer
 from app.engine.workers import Workers
 from app.errors import ArtifactInvalid, ModelUnknown, ProviderUnavailable
 from app.settings import Settings
@@ -36,6 +37,9 @@ _INLINE_PLACES = 4
 
 _INLINE_ROWS = 2048
 """Reading so many takes about two milliseconds, for which the loop answers nobody else."""
+
+_INLINE_MANY = 8192
+"""The same of a run of many questions: it reads them in columns."""
 
 
 _INLINE_RECALLS = 16
@@ -108,16 +112,35 @@ async def open_engine(
             )
             return await stack.enter_async_context(batcher)
 
+        async def in_bulk(name: str, kept: KeptScorer) -> Batcher[AskedMany, ManyScore | Exception]:
+            batcher: Batcher[AskedMany, ManyScore | Exception] = Batcher(
+                name,
+                ManyScorer(kept),
+                workers,
+                replace(
+                    bounds,
+                    max_items=1,
+                    max_inline_places=_INLINE_MANY,
+                    max_inline_rows=_INLINE_MANY,
+                ),
+                drain_s=settings.drain_s,
+                observer=observer,
+                rows=lambda asked: asked.work,
+                windows=lambda asked: len(asked.queries),
+            )
+            return await stack.enter_async_context(batcher)
+
         models = {}
         for artifact in artifacts:
             name = artifact.manifest.name
             windows = await shared(name, artifact.scorer)
-            kept = None
-            if artifact.kept is not None:
-                recalls = isinstance(artifact.kept, RecallScorer)
-                bounds_of_kept = rows_in_the_loop if recalls else in_the_loop
-                kept = await shared(name, artifact.kept, bounds_of_kept)
-            models[name] = ServedModel(artifact, windows, kept)
+            kept, many = None, None
+            if isinstance(artifact.kept, KeptScorer):
+                kept = await shared(name, artifact.kept, in_the_loop)
+                many = await in_bulk(name, artifact.kept)
+            elif artifact.kept is not None:
+                kept = await shared(name, artifact.kept, rows_in_the_loop)
+            models[name] = ServedModel(artifact, windows, kept, many)
         yield Engine(models, choice)
 
 

@@ -41,7 +41,7 @@ class KeptScorer:
     ) -> None:
         """`start` is the state before any answer, without a batch axis."""
         self.step, self.ask, self.start = step, ask, start
-        self._vocabulary = vocabulary
+        self.vocabulary = vocabulary
         self._step_reads, self._ask_reads = (
             [port.name for port in graphs[name].inputs if port.name not in (STATE, ANSWERS)]
             for name in ("step", "ask")
@@ -71,12 +71,12 @@ class KeptScorer:
         errors.
         """
         if not self.holds_memory:
-            after = encoded(asked, self._vocabulary, with_counts=False)
+            after = encoded(asked, self.vocabulary, with_counts=False)
             return [KeptScore(*scored, None) for scored in self._folded(asked, after)]
         return in_two(asked, self._from_memory)
 
     def _from_memory(self, asked: Sequence[Asked]) -> list[KeptScore]:
-        after, pasts = encoded_and_read(asked, self._vocabulary)
+        after, pasts = encoded_and_read(asked, self.vocabulary)
         return [
             KeptScore(score, state, _remembered(one, past, state))
             for one, past, (score, state) in zip(
@@ -100,6 +100,11 @@ class KeptScorer:
 
         `state` is written over. Raises as a call does.
         """
+        state = self.fold(state, after)
+        return self.answers(state, after.queries, after.seen + after.new), state
+
+    def fold(self, state: NDArray[Any], after: Following) -> NDArray[Any]:
+        """Move states (B, ...) on by what they have not seen, all side by side; written over."""
         begin = np.cumsum(after.new) - after.new
         for place in range(int(after.new.max(initial=0))):
             rows = np.flatnonzero(after.new > place)  # most have one new answer, some have many
@@ -107,11 +112,17 @@ class KeptScorer:
             inputs = {name: after.answered[name][at] for name in self._step_reads}
             inputs[STATE] = state[rows]
             state[rows] = run_graph(self.step, [NEXT_STATE], inputs)[NEXT_STATE]
-        inputs = {name: after.queries[name] for name in self._ask_reads}
+        return state
+
+    def answers(
+        self, state: NDArray[Any], queries: Mapping[str, NDArray[Any]], seen: NDArray[np.int64]
+    ) -> dict[str, NDArray[Any]]:
+        """Return the answers to queries, by output; `seen` (B,) is what each state stands for."""
+        inputs = {name: queries[name] for name in self._ask_reads}
         inputs[STATE] = state
         if self._asks_answers:
-            inputs[ANSWERS] = after.seen + after.new
-        return run_graph(self.ask, self._outputs, inputs), state
+            inputs[ANSWERS] = seen
+        return run_graph(self.ask, self._outputs, inputs)
 
 
 def in_two(

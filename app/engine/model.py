@@ -13,8 +13,10 @@ from app.engine.artifact import Artifact
 from app.engine.asked import Asked
 from app.engine.batcher import Answered, Batcher
 from app.engine.kept import KeptScore
+from app.engine.many import AskedMany, ManyScore
 from app.engine.memory import Memory
 from app.engine.scorer import WindowScore
+from app.errors import ScoringFailed
 from models.contract.artifact import Manifest, WindowRule
 from models.contract.vocabulary import Vocabulary
 
@@ -40,11 +42,13 @@ class ServedModel:
         artifact: Artifact,
         windows: Batcher[Asked, WindowScore],
         kept: Batcher[Asked, KeptScore] | None,
+        many: Batcher[AskedMany, ManyScore | Exception] | None,
     ) -> None:
-        """`kept` is there where the artifact has a scorer for kept states."""
+        """`kept` is there where the artifact goes on from what is kept, `many` from states."""
         self._artifact = artifact
         self._windows = windows
         self._kept = kept
+        self._many = many
 
     @property
     def manifest(self) -> Manifest:
@@ -97,6 +101,11 @@ class ServedModel:
         return 0 if self._artifact.kept is None else self._artifact.kept.state_bytes
 
     @property
+    def answers_many(self) -> bool:
+        """It answers many users' questions in columns: `follow_many` does so."""
+        return self._many is not None
+
+    @property
     def holds_memory(self) -> bool:
         """It goes on from a `Memory`, where there is one."""
         return self._artifact.kept is not None and self._artifact.kept.holds_memory
@@ -128,9 +137,22 @@ class ServedModel:
         score, state, memory = answered.result
         return Scored(*score, answered.queued_s, answered.run_s, state, memory)
 
+    async def follow_many(self, asked: AskedMany) -> Answered[ManyScore]:
+        """Return what `follow` says of each query, and the states after all answers.
+
+        Raises as `score` does; where one of the queries fails, none is answered.
+        """
+        assert self._many is not None, f"{self.name} keeps no state"
+        answered = await self._many.submit(asked)
+        if isinstance(answered.result, Exception):
+            raise ScoringFailed(
+                f"model {self.name!r} could not be run on these {len(asked.queries)} windows"
+            ) from answered.result
+        return Answered(answered.result, answered.queued_s, answered.run_s)
+
     def stuck_s(self) -> float:
         """Return the age of the oldest run that has not come back, 0 for none."""
-        batchers = (self._windows, self._kept)
+        batchers = (self._windows, self._kept, self._many)
         return max(batcher.stuck_s() for batcher in batchers if batcher is not None)
 
 

@@ -12,12 +12,12 @@ class Observer(Protocol):
         """So many more windows wait for a run than before, or fewer."""
         ...
 
-    def refused(self, model: str) -> None:
-        """A window was refused: the queue is full."""
+    def refused(self, model: str, windows: int) -> None:
+        """So many windows were refused: the queue is full."""
         ...
 
-    def abandoned(self, model: str) -> None:
-        """A caller left before the run of its window began; it is not run."""
+    def abandoned(self, model: str, windows: int) -> None:
+        """A caller left before the run of so many windows began; they are not run."""
         ...
 
     def failed(self, model: str) -> None:
@@ -43,10 +43,10 @@ class NoObserver:
     def queue_changed(self, model: str, more: int) -> None:
         """Ignore it."""
 
-    def refused(self, model: str) -> None:
+    def refused(self, model: str, windows: int) -> None:
         """Ignore it."""
 
-    def abandoned(self, model: str) -> None:
+    def abandoned(self, model: str, windows: int) -> None:
         """Ignore it."""
 
     def failed(self, model: str) -> None:

@@ -96,17 +96,12 @@ class RedisClient:
             raise _translated(exc, repeat) from exc
 
 
-def corrupt() -> StoreCorrupt:
-    """Return the error of a value that was not written here."""
-    return StoreCorrupt("the history of this user is not in a form that was written here")
-
-
 def _translated(exc: Exception, repeat: bool) -> TracerError:
     text = str(exc)
     if isinstance(exc, OutOfMemoryError) or text.startswith("OOM "):
         return StoreFull("the store is out of memory; raise its maxmemory or forget users")
     if isinstance(exc, ResponseError) and ("KTCORRUPT" in text or text.startswith("WRONGTYPE")):
-        return corrupt()
+        return StoreCorrupt()
     doubt = "" if repeat else "; whether these answers were recorded is not known"
     return StoreUnavailable(f"the store does not answer as it should ({_kind(exc)}){doubt}")
 

@@ -19,10 +19,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from app.errors import TracerError
+from app.errors import Overloaded, StoreCorrupt, TracerError
 from app.store.keys import HISTORY, STATES
-from app.store.redis_client import RedisClient, Script, StoreApart, corrupt
-from app.store.states import Known, Standing, StateRule
+from app.store.redis_client import RedisClient, Script, StoreApart
+from app.store.states import STANDING, Known, Standing, Standings, StateRule
 from app.store.trips import Trips
 from models.contract.interaction import INTERACTION
 
@@ -31,12 +31,14 @@ log = logging.getLogger(__name__)
 Tell = Callable[[str, int], None]  # what became of states, how many
 _Arguments = tuple[Any, ...]
 
-_Ask = tuple[str, StateRule, Known]
+_Ask = tuple[str, StateRule, Known | tuple[()]]
 
 _NOTHING = Known(b"", 0, 0)
 
 _TOGETHER = 128  # a script holds up every other caller of the server for as long as it runs
 _WAITING = 4096
+_AT_A_TIME = 2  # trips of many users: the server has one to do while the other is read
+_HEADER_BYTES = 24
 _A_USER = 32  # states of one user, at most: of every model served, and of some before
 _LIFE_S = 30 * 86_400
 
@@ -61,12 +63,27 @@ class RedisStates:
         self._trips: Trips[_Ask, Standing] = Trips(
             self._standings, most=_TOGETHER, max_waiting=max_waiting
         )
+        self._max_waiting = max_waiting
+        self._many_waiting = 0  # users of trips of their own
+        self._at_a_time = asyncio.Semaphore(_AT_A_TIME)
         self._waiting: deque[_Kept] = deque()
         self._writing: asyncio.Task[None] | None = None
 
     async def stand(self, user_id: str, rule: StateRule, known: Known | None = None) -> Standing:
         """Return how a user stands, in a round trip shared with all who ask meanwhile."""
-        return await self._trips((user_id, rule, known or _NOTHING))
+        return await self._trips((user_id, rule, known or ()))
+
+    async def stand_all(self, user_ids: Sequence[str], rule: StateRule) -> Standings:
+        """Return how users stand, in a trip of their own; `Overloaded` where too many wait."""
+        if self._many_waiting >= self._max_waiting:
+            raise Overloaded(f"{self._max_waiting} users are waiting for the store already")
+        self._many_waiting += len(user_ids)
+        try:
+            # Few at a time, so that connections are left and nobody waits long for the server.
+            async with self._at_a_time:
+                return await self._stood(user_ids, rule)
+        finally:
+            self._many_waiting -= len(user_ids)
 
     def keep(self, user_id: str, rule: StateRule, standing: Standing, state: bytes) -> None:
         """Keep a state soon. Where too many wait the oldest is lost: it will be made again."""
@@ -85,13 +102,43 @@ class RedisStates:
             await self._writing
 
     async def _standings(self, asks: Sequence[_Ask]) -> Sequence[Standing | Exception]:
-        users = [user_id for user_id, _, _ in asks]
-        arguments: list[_Arguments] = [
-            (r.key, r.size, r.length, r.cut, "window" if r.whole_window else "", *known)
-            for _, r, known in asks
-        ]
-        found = await self._run(self._stand, users, (self._keep,), arguments)
-        return [corrupt() if len(one) == 1 else _standing(one) for part in found for one in part]
+        """Answer a trip: a script for each rule in it, and most trips have one."""
+        places: dict[StateRule, list[int]] = {}
+        for place, (_, rule, _) in enumerate(asks):
+            places.setdefault(rule, []).append(place)
+        found: list[Standing | Exception] = [StoreCorrupt()] * len(asks)
+        parts = await asyncio.gather(
+            *(
+                self._stood([asks[i][0] for i in at], rule, [asks[i][2] for i in at])
+                for rule, at in places.items()
+            )
+        )
+        for at, part in zip(places.values(), parts, strict=True):
+            for place, one in zip(at, part.each(), strict=True):
+                if one is not None:
+                    found[place] = one
+        return found
+
+    async def _stood(
+        self, user_ids: Sequence[str], rule: StateRule, known: Sequence[_Arguments] = ()
+    ) -> Standings:
+        whole = "window" if rule.whole_window else ""
+        common = (self._keep, rule.key, rule.size, rule.length, rule.cut, whole)
+        if not any(known):
+            known = [()] * len(user_ids)
+        else:
+            known = [one or _NOTHING for one in known]
+        parts = await self._run(self._stand, user_ids, common, known)
+        rows = b"".join(part[0] for part in parts)
+        states, records = (
+            b"".join(one for part in parts for one in part[column]) for column in (1, 2)
+        )
+        kept = np.frombuffer(states, np.uint8).reshape(-1, _HEADER_BYTES + rule.size)
+        return Standings(
+            np.frombuffer(rows, STANDING),
+            kept[:, _HEADER_BYTES:],
+            np.frombuffer(records, INTERACTION),
+        )
 
     async def _write(self) -> None:
         try:
@@ -125,9 +172,11 @@ class RedisStates:
         """
         if not self._is_apart:
             try:
-                calls = [_call(script, users, common, each)]
-                together: list[Any] = await self._client.ask(lambda: self._sent(calls), repeat=True)
-                return together
+                together = [_call(script, users, common, each)]
+                all_in_one: list[Any] = await self._client.ask(
+                    lambda: self._sent(together), repeat=True
+                )
+                return all_in_one
             except StoreApart:
                 self._is_apart = True
         calls = [_call(script, [u], common, [one]) for u, one in zip(users, each, strict=True)]
@@ -149,9 +198,3 @@ def _call(
 ) -> _Arguments:
     keys = [template % user_id for user_id in users for template in (HISTORY, STATES)]
     return (script.sha, len(keys), *keys, *common, *(part for one in each for part in one))
-
-
-def _standing(found: Sequence[Any]) -> Standing:
-    records, first, kept, total, start, seen, state, history, is_known = found
-    interactions = np.frombuffer(records, INTERACTION)
-    return Standing(interactions, first, kept, total, start, seen, state, history, bool(is_known))

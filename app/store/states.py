@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,6 +51,66 @@ class Standing(NamedTuple):
         return self.total - self.seen
 
 
+STANDING = np.dtype(
+    [
+        ("first", "<i8"),
+        ("kept", "<i8"),  # SPOILT where the history is in no form of ours
+        ("total", "<i8"),
+        ("start", "<i8"),
+        ("seen", "<i8"),
+        ("history", "V4"),
+        ("has_state", "<u4"),  # HELD where what the caller holds takes its place
+    ]
+)
+"""How a user stands, without the state and the interactions: the numbers of `Standing`."""
+
+SPOILT = -1
+"""Of a history that cannot be read."""
+
+HELD = 2
+"""Of a user of whom the caller holds what would be a state."""
+
+
+@dataclass(frozen=True, slots=True)
+class Standings:
+    """How many users stand with one model, in columns."""
+
+    table: NDArray[np.void]  # (U,) STANDING
+    states: NDArray[np.uint8]  # (S, size) of those who have one
+    interactions: NDArray[np.void]  # INTERACTION of all, one user's after the other's
+
+    @property
+    def rows(self) -> NDArray[np.int64]:
+        """(U,) how many of the interactions are each user's."""
+        rows: NDArray[np.int64] = self.table["total"] - self.table["first"]
+        return rows
+
+    def each(self) -> list[Standing | None]:
+        """Return how each stands; None where the history cannot be read."""
+        places = zip(
+            self.table.tolist(),
+            np.cumsum(self.rows).tolist(),
+            np.cumsum(self.table["has_state"] == 1).tolist(),
+            strict=True,
+        )
+        return [self._one(row, end, states) for row, end, states in places]
+
+    def one(self, user: int) -> Standing | None:
+        """Return how the user of a row stands, as `each` does."""
+        end = int(self.rows[: user + 1].sum())
+        states = int((self.table["has_state"][: user + 1] == 1).sum())
+        return self._one(self.table[user].item(), end, states)
+
+    def _one(self, row: tuple[Any, ...], end: int, states: int) -> Standing | None:
+        first, kept, total, start, seen, history, has_state = row
+        if kept == SPOILT:
+            return None
+        interactions = self.interactions[end - (total - first) : end]
+        state = self.states[states - 1].tobytes() if has_state == 1 else b""
+        is_known = has_state == HELD
+        return Standing(interactions, first, kept, total, start, seen, state, history, is_known)
+
+
 class States(Protocol):
     """States of all users."""
 
@@ -58,6 +119,13 @@ class States(Protocol):
 
         Raises `StoreUnavailable`, `StoreCorrupt` or `Overloaded`. Callers at the same time share a
         round trip.
+        """
+        ...
+
+    async def stand_all(self, user_ids: Sequence[str], rule: StateRule) -> Standings:
+        """Return how users stand, in a trip of their own; raise as `stand` does.
+
+        It holds up a server as long as they are many: some hundred at a time.
         """
         ...
 

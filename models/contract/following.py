@@ -15,8 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.contract.counts import Counted, counts_at, counts_of
-from models.contract.interaction import PAD, UNKNOWN, UNKNOWN_MS, Query
+from models.contract.interaction import PAD, UNKNOWN_MS, Query
 from models.contract.masks import key_padding
+from models.contract.queries import Queries
 from models.contract.window import MISSING_S, PADDING, History, Side, lags_s
 
 
@@ -57,10 +58,7 @@ def following(
     is_new = place >= np.repeat(before_new, rows)
     lag = lags_s(history.asked_ms)
     lag[offsets[rows > 0]] = MISSING_S  # before a user's first row is another user's last
-    skills = _skills_of(queries)
-    question = np.array([q.question for q in queries], np.int64)
-    asked_ms = np.array([q.asked_ms for q in queries], np.int64)
-    difficulty = _difficulty_of(queries)
+    columns = Queries.of(queries)
     last_ms = np.full(len(queries), UNKNOWN_MS)
     last_ms[rows > 0] = history.asked_ms[ends[rows > 0] - 1]
     answered: dict[str, NDArray[Any]] = {
@@ -70,21 +68,15 @@ def following(
         "lag_s": lag[is_new],
         "elapsed_s": history.elapsed_s[is_new],
     }
-    asked: dict[str, NDArray[Any]] = {
-        "question": question,
-        "skills": skills,
-        "response": np.full(len(queries), UNKNOWN),
-        "lag_s": _lag_between(last_ms, asked_ms),
-        "elapsed_s": np.full(len(queries), MISSING_S, np.float32),
-    }
+    asked = columns.inputs(last_ms)
     if with_counts:
         in_window = place >= np.repeat(before_window, rows)
         user = np.repeat(np.arange(len(queries)), rows)
         counts = counts_of(
-            np.append(history.question[in_window], question),
-            _stacked(history.skills[in_window], skills),
+            np.append(history.question[in_window], columns.question),
+            _stacked(history.skills[in_window], columns.skills),
             np.append(history.response[in_window], asked["response"]),
-            np.concatenate([history.difficulty[in_window], difficulty]),
+            np.concatenate([history.difficulty[in_window], columns.difficulty]),
             user=np.append(user[in_window], np.arange(len(queries))),
         )
         answered["counts"] = counts[: in_window.sum()][is_new[in_window]]
@@ -193,21 +185,6 @@ def padded(after: Following, side: Side) -> dict[str, NDArray[Any]]:
         batch[name] = array
     batch["mask"] = mask
     return batch
-
-
-def _lag_between(before_ms: NDArray[np.int64], asked_ms: NDArray[np.int64]) -> NDArray[np.float32]:
-    """Return `lags_s` of pairs, (B,)."""
-    known = (before_ms != UNKNOWN_MS) & (asked_ms != UNKNOWN_MS)
-    lag = np.where(known, np.maximum(asked_ms - before_ms, 0) / 1000, MISSING_S)
-    return lag.astype(np.float32)
-
-
-def _skills_of(queries: Sequence[Query]) -> NDArray[np.int64]:
-    """Return (B, K) skills, padded with PAD."""
-    width = max(len(q.skills) for q in queries)
-    if width == 1:
-        return np.array([q.skills for q in queries], np.int64)
-    return np.array([q.skills + (PAD,) * (width - len(q.skills)) for q in queries], np.int64)
 
 
 def _stacked(above: NDArray[np.int64], below: NDArray[np.int64]) -> NDArray[np.int64]:

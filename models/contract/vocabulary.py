@@ -23,6 +23,7 @@ from models.contract.interaction import (
     key_of,
     skills_key_of,
 )
+from models.contract.queries import Queries
 from models.contract.window import MISSING_S, History
 
 _FORMAT = 1
@@ -94,6 +95,29 @@ class Vocabulary:
             difficulty=(right, wrong),
         )
 
+    def queries(
+        self,
+        question_ids: Sequence[str],
+        skill_ids: Sequence[Sequence[str] | None],
+        asked_ms: Sequence[int],
+    ) -> Queries:
+        """Return what `query` does, for many questions at once."""
+        question = np.array([self._questions.get(q, UNSEEN) for q in question_ids], np.int64)
+        skills = self._skill_rows[self._usual_row[question]]
+        named = {i: n for i, n in enumerate(skill_ids) if n is not None}
+        if named:
+            sets = {i: sorted({self.skill_of(s) for s in n}) or [UNSEEN] for i, n in named.items()}
+            width = max(skills.shape[1], *(len(s) for s in sets.values()))
+            skills = np.pad(skills, ((0, 0), (0, width - skills.shape[1])), constant_values=PAD)
+            for i, members in sets.items():
+                skills[i] = members + [PAD] * (width - len(members))
+        return Queries(
+            question=question,
+            skills=_trimmed(skills),
+            asked_ms=np.array(asked_ms, np.int64),
+            difficulty=self.difficulty[question],
+        )
+
     def skills_of(self, question: int) -> tuple[int, ...]:
         """Return the usual skills of a question, (UNSEEN,) where none are known."""
         usual = self.question_skills[question - FIRST] if question >= FIRST else ()
@@ -114,15 +138,15 @@ class Vocabulary:
         """
         question = _look_up(interactions["question_key"], *self._question_table)
         named = interactions["skills_key"]
-        row = _look_up(named, *self._skills_table)
-        row = np.where(named == NO_KEY, self._usual_row[question], row)
+        row = self._usual_row[question]
+        if named.any():  # seldom: callers leave skills to the vocabulary
+            row = np.where(named == NO_KEY, row, _look_up(named, *self._skills_table))
         skills = self._skill_rows[row]
         if sets:
             skills = self._with_sets(skills, named, sets)
-        widest = int((skills != PAD).sum(axis=1).max(initial=1))
         return History(
             question=question,
-            skills=skills[:, :widest],
+            skills=_trimmed(skills),
             response=interactions["response"].astype(np.int64),
             asked_ms=interactions["asked_ms"].astype(np.int64),
             elapsed_s=_seconds(interactions["elapsed_ms"]),
@@ -274,6 +298,11 @@ def _look_up(
         return np.full(len(wanted), UNSEEN, np.int64)
     place = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
     return np.where(keys[place] == wanted, values[place], UNSEEN)
+
+
+def _trimmed(skills: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Leave out columns that hold nothing but padding."""
+    return skills[:, : int((skills != PAD).sum(axis=1).max(initial=1))]
 
 
 def _seconds(ms: NDArray[np.int32]) -> NDArray[np.float32]:

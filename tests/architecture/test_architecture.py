@@ -73,6 +73,9 @@ def test_every_setting_and_metric_is_in_the_operations_manual():
     assert missing == []
 
 
+_NO_TEXT = {".onnx", ".bin", ".npz", ".npy", ".png"}
+
+
 def test_the_repository_names_no_place_of_its_making():
     """No machine's path and no package registry stands in a tracked file."""
     files = subprocess.run(
@@ -81,7 +84,7 @@ def test_the_repository_names_no_place_of_its_making():
     own = Path(__file__).relative_to(ROOT).as_posix()
     for name in filter(None, files):
         path = ROOT / name
-        if name == own or path.suffix in {".onnx", ".npz", ".npy", ".png"} or not path.is_file():
+        if name == own or path.suffix in _NO_TEXT or not path.is_file():
             continue
         text = path.read_text(encoding="utf-8")
         for word in ("/work/", "/root/", "pypi.org", "files.pythonhosted", "/opt/wheels"):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from benchmarks import arrivals, load, memory, replay, serving
+from benchmarks import arrivals, bulk, load, memory, replay, serving
 from tests.app.conftest import SHIPPED
 
 
@@ -39,6 +39,22 @@ def test_many_callers_stand_beside_the_empty_route(tmp_path, capsys):
     assert all(0 < row["p50_ms"] <= row["p99_ms"] for row in opened)
     assert picture.stat().st_size > 1000
     assert "vector" in capsys.readouterr().out
+
+
+def test_calls_of_many_items_stand_beside_the_single_route(tmp_path, capsys):
+    """And beside the bare run of each model."""
+    out = tmp_path / "bulk.json"
+    few = ["--rounds", "1", "--seconds", "0.1", "--users", "12"]
+
+    assert bulk.main([*few, "--out", str(out)]) == 0
+
+    found = json.loads(out.read_text())
+    assert {row["case"].partition(",")[0] for row in found["rows"]} == set(bulk.MODELS)
+    for row in found["rows"]:
+        assert row["per_second"][0] > 0
+        assert row["over_bare"][0] < 1
+    assert [row["case"] for row in found["beside"]] == [f"{m}, 4 callers" for m in bulk.MODELS]
+    assert "p99 ms beside" in capsys.readouterr().out
 
 
 def test_a_replay_says_what_is_wrong_with_its_data(tmp_path, capsys):

@@ -60,11 +60,11 @@ class Tally(NoObserver):
     def queue_changed(self, model, more):
         self.waiting += more
 
-    def refused(self, model):
-        self.refusals += 1
+    def refused(self, model, windows):
+        self.refusals += windows
 
-    def abandoned(self, model):
-        self.left += 1
+    def abandoned(self, model, windows):
+        self.left += windows
 
     def failed(self, model):
         self.failures += 1
@@ -349,3 +349,31 @@ class Fragile(Echo):
         if "!" in items:
             raise ValueError("!")
         return super().__call__(items)
+
+
+async def test_an_item_of_many_windows_counts_as_so_many():
+    """While it waits, when it is refused, and when it has run."""
+    score, tally = Gated(), Tally()
+    async with (
+        Workers(1) as workers,
+        Batcher(
+            "m",
+            score,
+            workers,
+            bounds(items=1, waiting=10),
+            observer=tally,
+            windows=len,
+        ) as batcher,
+    ):
+        first = await held(batcher, score)
+        waiting = asyncio.create_task(batcher.submit("a" * 12))
+        await asyncio.sleep(0)
+        with pytest.raises(Overloaded):
+            await batcher.submit("bbb")
+        await asyncio.sleep(0)
+        assert (tally.waiting, tally.refusals) == (12, 3)
+        score.gate.set()
+        assert (await waiting).result == "A" * 12
+        await first
+
+    assert (tally.waiting, tally.answered, tally.left) == (0, len("first") + 12, 0)

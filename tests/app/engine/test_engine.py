@@ -36,10 +36,10 @@ class Tally:
     def queue_changed(self, model, more):
         self.waiting[model] = self.waiting.get(model, 0) + more
 
-    def refused(self, model):
-        self.refusals += 1
+    def refused(self, model, windows):
+        self.refusals += windows
 
-    def abandoned(self, model):
+    def abandoned(self, model, windows):
         raise AssertionError("nobody left")
 
     def failed(self, model):

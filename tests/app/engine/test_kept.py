@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from app.engine.artifact import open_artifact
 from app.engine.asked import Asked
+from app.engine.many import AskedMany, ManyScorer
 from app.errors import ArtifactInvalid
 from models.contract.interaction import INTERACTION, RIGHT, UNKNOWN_MS, Query, key_of
+from models.contract.queries import Queries
 from tests.app.conftest import SHIPPED
 from tests.app.engine.test_artifact import edit_manifest, resign
 
@@ -68,6 +71,46 @@ def test_states_folded_in_parts_and_in_company_answer_as_whole_windows(artifact)
                 one.score.knowledge_state, other.knowledge_state, rtol=0, atol=1e-5
             )
             assert one.score.prior == pytest.approx(other.prior, abs=1e-5)
+
+
+def test_many_questions_at_once_are_each_of_them(artifact):
+    """Any number a user, whatever is left to be folded, whoever stands beside."""
+    rng, kept = np.random.default_rng(7), artifact.kept
+    cases = [drawn(artifact, rng, n) for n in [0, 3, 1, 90, 40, 0, 7]]
+    seen = [int(rng.integers(0, len(rows) + 1)) for rows, _ in cases]
+    parts = [asked(rows[:n], query) for (rows, query), n in zip(cases, seen, strict=True)]
+    states = [
+        score.state.tobytes() if n else b"" for score, n in zip(kept(parts), seen, strict=True)
+    ]
+    pasts = [
+        asked(rows, query, seen=n, state=state, whole=kept.reads_counts)
+        for (rows, query), n, state in zip(cases, seen, states, strict=True)
+    ]
+    of_user = rng.integers(0, len(cases), 40)
+    queries = [drawn(artifact, rng, 0)[1] for _ in of_user]
+
+    found = ManyScorer(kept).scored(
+        AskedMany(
+            interactions=np.concatenate([p.interactions for p in pasts]).astype(INTERACTION),
+            rows=np.array([len(p.interactions) for p in pasts]),
+            first=np.array([p.first for p in pasts]),
+            start=np.array([p.start for p in pasts]),
+            seen=np.array([p.seen for p in pasts]),
+            has_state=np.array([bool(p.state) for p in pasts]),
+            states=np.frombuffer(b"".join(states), np.uint8).reshape(-1, kept.start.nbytes),
+            queries=Queries.of(queries),
+            of_user=of_user,
+        )
+    )
+
+    expected = kept([replace(pasts[u], query=q) for u, q in zip(of_user, queries, strict=True)])
+    for n, one in enumerate(expected):
+        assert found.p_correct[n] == pytest.approx(one.score.p_correct, abs=1e-6)
+        np.testing.assert_allclose(found.state[of_user[n]], one.state, rtol=0, atol=1e-6)
+        if one.score.knowledge_state is not None:
+            np.testing.assert_allclose(
+                found.knowledge_state[n], one.score.knowledge_state, rtol=0, atol=1e-6
+            )
 
 
 def test_a_key_names_the_very_files(artifact, tmp_path):

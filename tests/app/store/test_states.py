@@ -10,10 +10,10 @@ from uuid import uuid4
 import pytest
 from redis import Redis
 
-from app.errors import StoreCorrupt
+from app.errors import Overloaded, StoreCorrupt
 from app.settings import Settings
 from app.store.opening import open_store
-from app.store.states import Known, StateRule
+from app.store.states import SPOILT, Known, StateRule
 from tests.app.store.conftest import KEEP, a_server
 from tests.app.store.test_histories import add, answers
 
@@ -187,6 +187,44 @@ async def test_a_spoilt_history_hurts_its_own_caller_alone(store):
     assert [standing.total for standing in found] == list(range(20))
 
 
+async def test_many_users_asked_for_together_stand_as_each_does(store):
+    """One whose history cannot be read among them."""
+    users = [uuid4().hex for _ in range(30)]
+    for number, user_id in enumerate(users):
+        await add(store.histories, user_id, answers(0, number))
+        if number % 3:
+            await kept(store, user_id)
+        await add(store.histories, user_id, answers(number, number + number % 2))
+    await store.histories._redis.set(f"kt:h1:{{{users[9]}}}", b"what is this")
+
+    for rule in (RULE, replace(RULE, whole_window=True), replace(RULE, size=0)):
+        found = await store.states.stand_all(users, rule)
+
+        assert found.table["kept"][9] == SPOILT
+        for row, (user_id, standing) in enumerate(zip(users, found.each(), strict=True)):
+            if row == 9:
+                assert standing is None is found.one(row)
+                continue
+            alone = await store.states.stand(user_id, rule)
+            for one in (standing, found.one(row)):
+                assert one._replace(interactions=None) == alone._replace(interactions=None)
+                assert one.interactions.tobytes() == alone.interactions.tobytes()
+
+
+async def test_too_many_users_are_refused_at_once(redis_socket, tmp_path):
+    """And those who are in get their answers."""
+    settings = Settings(redis_url=f"unix://{redis_socket}", data_dir=tmp_path, queue_max_items=4)
+    users = [uuid4().hex for _ in range(32)]
+    async with open_store(settings) as store:
+        first = asyncio.create_task(store.states.stand_all(users, RULE))
+        await asyncio.sleep(0)
+        with pytest.raises(Overloaded):
+            await store.states.stand_all(users[:1], RULE)
+
+        assert len((await first).table) == 32
+        assert len((await store.states.stand_all(users[:1], RULE)).table) == 1
+
+
 @pytest.mark.parametrize(
     "damage",
     [
@@ -263,9 +301,11 @@ async def test_in_a_cluster_every_user_is_asked_for_apart(tmp_path):
                 store.states.keep(user_id, RULE, standing, b"abcd")
             await store.states.aclose()
             second = await asyncio.gather(*(store.states.stand(u, RULE) for u in users))
+            together = await store.states.stand_all(users, RULE)
 
     assert [s.total for s in first] == list(range(9))
     assert [s.state for s in second] == [b""] + [b"abcd"] * 8
+    assert [s.state for s in together.each()] == [b""] + [b"abcd"] * 8
 
 
 async def test_what_the_caller_holds_takes_the_place_of_a_state(store):

@@ -1,0 +1,256 @@
+"""Many predictions at once, of users whose states are kept: in columns, and in few runs.
+
+What a single ask has of its own (a task, a place in the store's trip, a future in the batcher's
+queue) costs more than its share of the run. Here many asks have these together, piece by piece, so
+that nobody who asks beside them waits for more than a piece.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from app.asks import DECIMALS, Ask, Prediction, ref_of, selected, unseen_of
+from app.engine.many import ManyScore
+from app.engine.model import ServedModel
+from app.errors import ScoringFailed, StoreCorrupt
+from app.pasts import Crowd, Past, Pasts
+from app.store.states import SPOILT
+from app.telemetry import Metrics, observe_all
+from models.contract.interaction import UNKNOWN_MS
+
+_USERS, _READ_WHOLE, _ITEMS = 256, 128, 512
+"""Of a piece, at most: users; users, where a model reads whole windows; asks, but that all of one
+user are in one piece, however many."""
+
+_NOBODYS = Ask("")
+"""A question that no model knows: no caller's id is empty."""
+
+Asks = Sequence[tuple[Ask, ServedModel]]
+Outcome = Prediction | Exception | Past
+"""A past: the ask is to go on from there, alone."""
+
+
+@dataclass(slots=True)
+class _Part:
+    """What one model has to do for a piece, and what came of it."""
+
+    model: ServedModel
+    users: dict[str, int] = field(default_factory=dict)  # user id -> row
+    places: list[int] = field(default_factory=list)  # of its asks, in the call
+    asks: list[Ask] = field(default_factory=list)
+    of_user: list[int] = field(default_factory=list)  # row of each ask's user
+    vector_of: dict[str, int] = field(default_factory=dict)  # user id -> the ask that it comes from
+    crowd: Crowd | None = None
+    question: NDArray[np.int64] = field(
+        default_factory=lambda: np.empty(0, np.int64)
+    )  # of each ask
+    score: ManyScore | Exception | None = None
+
+    def add(self, place: int, ask: Ask) -> None:
+        """Take an ask of the call."""
+        assert ask.user_id is not None
+        self.places.append(place)
+        self.asks.append(ask)
+        self.of_user.append(self.users.setdefault(ask.user_id, len(self.users)))
+
+    def add_vectors(self, user_ids: Sequence[str]) -> None:
+        """Ask for the knowledge states of users besides, once all asks have been taken."""
+        for user_id in user_ids:
+            self.vector_of[user_id] = len(self.asks)
+            self.asks.append(_NOBODYS)
+            self.of_user.append(self.users.setdefault(user_id, len(self.users)))
+
+
+class Bulk:
+    """Answers asks that stand on stored histories, of models that keep states."""
+
+    def __init__(self, pasts: Pasts, knowledge: ServedModel, metrics: Metrics) -> None:
+        """`knowledge` is the model whose vector is the knowledge state."""
+        self._pasts = pasts
+        self._knowledge = knowledge
+        self._metrics = metrics
+
+    def takes(self, ask: Ask, model: ServedModel) -> bool:
+        """Say whether an ask of a model can be answered here."""
+        if ask.history is not None or ask.user_id is None or not model.answers_many:
+            return False
+        return ask.knowledge_state is False or self._knowledge.answers_many
+
+    async def predict(self, asks: Asks) -> list[Outcome]:
+        """Return what becomes of each ask, in order; those of one user share all but the question.
+
+        Where a run fails, whoever was in it is told to go on alone.
+        """
+        outcomes: dict[int, Outcome] = {}
+        for done in await asyncio.gather(*(self._piece(asks, p) for p in _pieces(asks))):
+            outcomes |= done
+        return [outcomes[place] for place in range(len(asks))]
+
+    async def _piece(self, asks: Asks, places: Sequence[int]) -> dict[int, Outcome]:
+        parts = self._parts(asks, places)
+        try:
+            await asyncio.gather(*(self._read(part) for part in parts.values()))
+        except Exception as exc:  # told to each, as if each had asked
+            return dict.fromkeys(places, exc)
+        await asyncio.gather(*(self._score(part) for part in parts.values()))
+        outcomes: dict[int, Outcome] = {}
+        alone: dict[str, Past] = {}
+        for part in parts.values():
+            outcomes |= self._outcomes(part, parts, alone)
+        return outcomes
+
+    def _parts(self, asks: Asks, places: Sequence[int]) -> dict[str, _Part]:
+        """Return what each model has to do, by its name."""
+        parts: dict[str, _Part] = {}
+        knowledge = self._knowledge
+        wanted: dict[str, None] = {}
+        for place in places:
+            ask, model = asks[place]
+            if model.name not in parts:
+                parts[model.name] = _Part(model)
+            parts[model.name].add(place, ask)
+            if ask.knowledge_state is not False and model is not knowledge:
+                assert ask.user_id is not None
+                wanted[ask.user_id] = None
+        if wanted:
+            parts.setdefault(knowledge.name, _Part(knowledge)).add_vectors([*wanted])
+        return parts
+
+    async def _read(self, part: _Part) -> None:
+        part.crowd = await self._pasts.of_users([*part.users], part.model)
+
+    async def _score(self, part: _Part) -> None:
+        assert part.crowd is not None
+        queries = part.model.vocabulary.queries(
+            [ask.question_id for ask in part.asks],
+            [ask.skill_ids for ask in part.asks],
+            [UNKNOWN_MS if ask.asked_ms is None else ask.asked_ms for ask in part.asks],
+        )
+        part.question = queries.question
+        try:
+            part.score = await self._pasts.score_all(
+                part.model, queries, np.array(part.of_user), part.crowd
+            )
+        except Exception as exc:
+            part.score = exc
+
+    def _outcomes(
+        self, part: _Part, parts: Mapping[str, _Part], alone: dict[str, Past]
+    ) -> dict[int, Outcome]:
+        """Return what became of a part's own asks, by their places in the call."""
+        knowledge = parts.get(self._knowledge.name)
+        outcomes: dict[int, Outcome] = {}
+        for i, (place, found) in enumerate(zip(part.places, _predictions(part), strict=True)):
+            ask = part.asks[i]
+            outcome: Outcome = found
+            if isinstance(found, dict) and ask.knowledge_state is not False:
+                assert knowledge is not None
+                outcome = self._with_vector(found, part, i, knowledge)
+            if isinstance(outcome, ScoringFailed):
+                outcome = _alone(ask, parts, alone)
+            outcomes[place] = outcome
+        self._count(part.model, [one for one in outcomes.values() if isinstance(one, dict)])
+        return outcomes
+
+    def _with_vector(
+        self, found: Prediction, part: _Part, i: int, knowledge: _Part
+    ) -> Prediction | Exception:
+        """Add the knowledge state that the ask `i` of a part wants."""
+        ask = part.asks[i]
+        assert ask.user_id is not None
+        if isinstance(knowledge.score, Exception):
+            return knowledge.score
+        assert knowledge.score is not None
+        assert knowledge.score.knowledge_state is not None
+        row = i if part is knowledge else knowledge.vector_of[ask.user_id]
+        state, unknown = selected(
+            knowledge.score.knowledge_state[row], ask.knowledge_state, self._knowledge.vocabulary
+        )
+        found["knowledge_state"] = state
+        found["unseen"] = [*found["unseen"], *(u for u in unknown if u not in found["unseen"])]
+        return found
+
+    def _count(self, model: ServedModel, found: Sequence[Prediction]) -> None:
+        """Note predictions, as if each had been asked alone."""
+        lengths = [one["history_length"] for one in found]
+        cold = lengths.count(0)
+        for label, times in (("true", cold), ("false", len(found) - cold)):
+            if times:
+                self._metrics.predictions.labels(model.name, label).inc(times)
+        observe_all(self._metrics.history_length, lengths)
+        for one in found:
+            for unseen in one["unseen"]:
+                self._metrics.unseen.labels(unseen.kind).inc()
+
+
+def _pieces(asks: Asks) -> Iterator[list[int]]:
+    """Yield the places of the asks of some users, in order of the users' first ones."""
+    places: dict[str, list[int]] = {}
+    for place, (ask, _) in enumerate(asks):
+        assert ask.user_id is not None
+        places.setdefault(ask.user_id, []).append(place)
+    most = _READ_WHOLE if any(model.reads_whole_window for _, model in asks) else _USERS
+    piece: list[int] = []
+    users = 0
+    for of_user in places.values():
+        if piece and (users == most or len(piece) + len(of_user) > _ITEMS):
+            yield piece
+            piece, users = [], 0
+        piece += of_user
+        users += 1
+    if piece:
+        yield piece
+
+
+def _predictions(part: _Part) -> list[Prediction | Exception]:
+    """Return what a part's model says of its own asks, without knowledge states."""
+    assert part.crowd is not None
+    score, own = part.score, len(part.places)
+    table = part.crowd.standings.table[part.of_user[:own]]
+    if not isinstance(score, ManyScore):
+        assert score is not None
+        return [StoreCorrupt() if kept == SPOILT else score for kept in table["kept"].tolist()]
+    model, vocabulary = ref_of(part.model), part.model.vocabulary
+    columns = (
+        part.asks[:own],
+        np.round(score.p_correct[:own].astype(np.float64), DECIMALS).tolist(),
+        part.question[:own].tolist(),
+        table["kept"].tolist(),
+        table["start"].tolist(),
+    )
+    return [
+        StoreCorrupt()
+        if kept == SPOILT
+        else Prediction(
+            p_correct=p_correct,
+            knowledge_state=None,
+            model=model,
+            history_length=kept,
+            truncated=start > 0,
+            cold_start=kept == 0,
+            unseen=unseen_of(ask, question, vocabulary),
+        )
+        for ask, p_correct, question, kept, start in zip(*columns, strict=True)
+    ]
+
+
+def _alone(ask: Ask, parts: Mapping[str, _Part], alone: dict[str, Past]) -> Past:
+    """Return the past from which an ask goes on by itself; those of one user share it."""
+    assert ask.user_id is not None
+    if ask.user_id not in alone:
+        crowds = {
+            name: (part.crowd, part.users[ask.user_id])
+            for name, part in parts.items()
+            if part.crowd is not None and ask.user_id in part.users
+        }
+        alone[ask.user_id] = Past(
+            standings={name: crowd.standing(row) for name, (crowd, row) in crowds.items()},
+            sets={k: v for crowd, _ in crowds.values() for k, v in crowd.sets.items()},
+            user_id=ask.user_id,
+        )
+    return alone[ask.user_id]
