@@ -8,8 +8,8 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -55,11 +55,10 @@ def publish(folder: Path, out: Path, say: Say = print) -> Manifest:
     metrics, calibration = _metrics(run)
     with _staged(out) as stage:
         graphs: dict[str, Graph] = {}
-        for names in (("sequence",), ("step", "ask"), ("remember", "recall"), ("begin",)):
-            try:
-                found = {name: graph_of(run, name)[1] for name in names}
-            except ValueError:
-                continue  # this network has no such graphs
+        for names in (("sequence",), ("step", "ask"), ("remember", "recall", "begin")):
+            found = _graphs_of(run, names)
+            if not found:
+                continue  # this network has none of them
             say(f"exporting {' and '.join(ports.file for ports in found.values())}")
             export_apart(folder, {name: stage / ports.file for name, ports in found.items()})
             graphs |= {n: ports_of(stage / ports.file, ports) for n, ports in found.items()}
@@ -81,6 +80,15 @@ def publish(folder: Path, out: Path, say: Say = print) -> Manifest:
         manifest.save(stage)
         Manifest.load(stage).check_files(stage)
     return manifest
+
+
+def _graphs_of(run: Run, names: Sequence[str]) -> dict[str, Graph]:
+    """Return the ports of those graphs that a network has."""
+    found = {}
+    for name in names:
+        with suppress(ValueError):
+            found[name] = graph_of(run, name)[1]
+    return found
 
 
 def export_apart(folder: Path, paths: Mapping[str, Path]) -> None:
