@@ -43,7 +43,7 @@ RECORDED_AT_ONCE = 1000
 CALLERS = 4
 SAMPLE_S = 2.0
 SETTLED_S = 60.0  # what memory is compared with: by then every model has run
-AROUND_S = 10.0  # a figure is the median of the samples so near
+AROUND_S = 30.0  # what a run has taken swings: a figure is the median of the minute around it
 THREE = ("dkt", "dkt_asked", "saint_plus")
 
 
@@ -183,7 +183,7 @@ def held(seconds: float) -> dict[str, Any]:
             over.set()
             sampling.join()
     after_s = min(SETTLED_S, seconds / 2)
-    first, last = _around(samples, after_s), _around(samples, seconds)
+    first, last = _around(samples, after_s), _around(samples, seconds - min(AROUND_S, seconds / 2))
     return {
         "seconds": seconds,
         "requests": len(load.spent_s),

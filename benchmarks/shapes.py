@@ -9,7 +9,7 @@ import numpy as np
 
 from benchmarks.generator import post, request
 
-USERS = 100
+USERS = 20  # few, so that their histories are as long in the first minute as in the last
 LONGEST = 2000
 MOST_ITEMS = 100
 

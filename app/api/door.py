@@ -102,8 +102,10 @@ class Door(HttpToolsProtocol):
         if self._is_refused:
             self._refuse()
         else:
-            self._count(1)
+            before = self.cycle
             super().on_headers_complete()
+            if self.cycle is not before:  # the same one: it has become a WebSocket
+                self._count(1)
 
     def on_message_complete(self) -> None:
         """Be ready for the next request."""
