@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+from collections import deque
 from types import SimpleNamespace
 from typing import Any
 
@@ -84,7 +85,7 @@ class Door(HttpToolsProtocol):
         self._service: Any = self.app
         self.app = self._answer
         self._room: Room = self.app_state["room"]
-        self._inside = 0  # requests of this connection; several where they are sent ahead
+        self._places: deque[int] = deque()  # of each of its requests, 0 or 1; answers go in order
         self.cycle = _ANSWERED
         self._answering: asyncio.Task[Any] | None = None
         self._has_left = False
@@ -92,11 +93,12 @@ class Door(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """Let a request in, or refuse it; what is left of a refused one is read and forgotten."""
+        is_open = self.url.partition(b"?")[0] in _OPEN
         self._is_refused = (
             # Answers go in order: behind one that is still to come this is no place to refuse.
             self.cycle.response_complete
             and self.parser.get_method() != b"HEAD"  # the refusal has a body
-            and self.url.partition(b"?")[0] not in _OPEN
+            and not is_open
             and self._room.is_full(self.loop.time())
         )
         if self._is_refused:
@@ -105,7 +107,8 @@ class Door(HttpToolsProtocol):
             before = self.cycle
             super().on_headers_complete()
             if self.cycle is not before:  # the same one: it has become a WebSocket
-                self._count(1)
+                self._places.append(0 if is_open else 1)
+                self._room.inside += self._places[-1]
 
     def on_message_complete(self) -> None:
         """Be ready for the next request."""
@@ -119,7 +122,7 @@ class Door(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         """Make room: the answer is on its way."""
-        self._count(-1)
+        self._room.inside -= self._places.popleft()
         super().on_response_complete()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -129,13 +132,10 @@ class Door(HttpToolsProtocol):
         """
         super().connection_lost(exc)
         self._has_left = True
-        self._count(-self._inside)
+        self._room.inside -= sum(self._places)
+        self._places.clear()
         if self._answering is not None:
             self._answering.cancel()
-
-    def _count(self, more: int) -> None:
-        self._inside += more
-        self._room.inside += more
 
     def _refuse(self) -> None:
         more = self.server_state.default_headers

@@ -132,6 +132,9 @@ def test_whoever_watches_over_the_process_is_always_let_in(serve):
         assert client.get("/models").status_code == 429
         assert [client.get(p).status_code for p in ("/livez", "/readyz?x=1")] == [200, 200]
         found = samples(client)
+    with Line(client) as line:  # nor do they take a place
+        line.send(b"GET /metrics HTTP/1.1\r\nhost: here\r\n\r\n" * 20)
+        assert client.post("/predict", json=ASK).status_code == 200
     assert found["kt_problems_total"][(("code", "overloaded"),)] == 1
     refused = ("code", "429"), ("method", "any"), ("route", "none")
     assert found["kt_requests_total"][refused] == 1
