@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from uuid import uuid4
 
 import numpy as np
@@ -182,6 +183,15 @@ def test_without_its_store_every_item_says_so(serve, tmp_path):
     assert [one.get("code") for one in found] == ["store_unavailable", None, "store_unavailable"]
 
 
+def all_written(client) -> None:
+    """Wait until no state is on its way to the store any more: that takes its own time."""
+    before, now = -1.0, 0.0
+    while now != before:
+        time.sleep(0.3)
+        before, now = now, sum(samples(client).get("kt_states_kept_total", {}).values())
+    assert now > 0
+
+
 def test_as_much_is_counted_as_if_they_had_come_alone(tmp_path):
     """Predictions, what they stand on, what is not known, the states found and folded."""
     counted = []
@@ -201,6 +211,7 @@ def test_as_much_is_counted_as_if_they_had_come_alone(tmp_path):
                         alone(client, item)
                 else:
                     batch(client, items)
+                all_written(client)
             now = samples(client)
         counted.append({name: now.get(name) for name in COUNTED})
         stages = {dict(k)["stage"]: v for k, v in now["kt_stage_duration_seconds_count"].items()}
