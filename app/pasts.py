@@ -107,6 +107,7 @@ class Pasts:
         """Hold nothing of a user any more."""
         for name in self._rules:
             self._memories.forget(user_id, name)
+        self._metrics.memory_bytes.set(self._memories.nbytes)
 
     async def of_users(self, user_ids: Sequence[str], model: ServedModel) -> Crowd:
         """Read what a model that keeps states needs of users, in one trip."""

@@ -227,3 +227,17 @@ def test_skill_sets_that_no_vocabulary_knows_survive_a_full_memory(serve, monkey
     for learner, ask, prediction in zip(learners, asks, found, strict=True):
         agree(prediction, post(client, "/predict", learner.inline(ask)))
         agree(post(client, "/predict", ask), prediction)
+
+
+def test_nothing_is_held_of_who_is_forgotten(serve):
+    """And the metrics say so."""
+    client = serve()
+    learner = Learner(np.random.default_rng(1), 4096)
+    post(client, f"/users/{learner.user_id}/interactions", {"interactions": learner.answered(9)})
+    post(client, "/predict", learner.ask("saint_plus"))
+    held = client.get("/metrics").text.splitlines()
+
+    client.delete(f"/users/{learner.user_id}")
+
+    assert "kt_memory_bytes 0.0" not in held
+    assert "kt_memory_bytes 0.0" in client.get("/metrics").text.splitlines()
