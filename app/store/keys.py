@@ -1,4 +1,6 @@
-"""Names of what is kept of a user; the braces keep both on one server of a cluster."""
+"""Names of what is kept of a user; the braces keep all of it on one server of a cluster."""
 
 HISTORY = "kt:h1:{%s}"
 STATES = "kt:s1:{%s}"
+BESIDE = "kt:b1:{%s}"
+"""Where a history lies while it is copied; nothing is there when the script has ended."""

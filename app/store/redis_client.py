@@ -47,8 +47,10 @@ class RedisClient:
         self._under_way: set[asyncio.Future[Any]] = set()
 
     def script(self, name: str) -> Script:
-        """Return the script `lua/<name>.lua`; servers that lack it are given it."""
-        text = (files("app.store") / "lua" / f"{name}.lua").read_text(encoding="utf-8")
+        """Return the script `lua/<name>.lua`, after `lua/history.lua`; servers are given it."""
+        folder = files("app.store") / "lua"
+        parts = (folder / f"{part}.lua" for part in ("history", name))
+        text = "".join(part.read_text(encoding="utf-8") for part in parts)
         script = Script(text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest())
         self._scripts.append(script)
         return script

@@ -1,11 +1,12 @@
 """Histories in Redis, or in any server that speaks as Redis does.
 
-    kt:h1:{user}   string: 16 bytes of header, then one 40-byte INTERACTION a record, oldest first
+    kt:h1:{user}   string: 16 bytes of header, then a record an interaction, oldest first: `packed`
     kt:s1:{user}   hash: states that models have kept, see `redis_states`
     kt:t1          hash: 8-byte key -> the outside id, or the text of a skill set, behind it
 
-The header is `KTH1`, four random bytes that tell this history from one forgotten before under the
-same name, and the number of older records dropped as a 64-bit integer.
+The header is the form of the records (`KTH2` to `KTH5`), four random bytes that tell this history
+from one forgotten before under the same name, and the number of older records dropped as a 64-bit
+integer.
 A history is cut to what is kept only when it has grown a quarter past it.
 """
 
@@ -19,9 +20,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.store.histories import Page, Recorded, StoredHistory
-from app.store.keys import HISTORY, STATES
+from app.store.keys import BESIDE, HISTORY, STATES
+from app.store.packed import packed, unpacked
 from app.store.redis_client import RedisClient
-from models.contract.interaction import INTERACTION, NO_KEY
+from models.contract.interaction import NO_KEY
 
 _TEXTS, _PING = "kt:t1", "kt:ping"
 
@@ -64,13 +66,14 @@ class RedisHistories:
         carries an event key, which makes that harmless.
         """
         is_repeatable = bool((interactions["event_key"] != NO_KEY).all())
-        arguments: list[Any] = [interactions.tobytes(), str(self._keep), secrets.token_bytes(4)]
+        keys = HISTORY % user_id, BESIDE % user_id
+        arguments: list[Any] = [packed(interactions), str(self._keep), secrets.token_bytes(4)]
         noted: list[Any] = [part for key, text in texts.items() for part in (_packed(key), text)]
 
         async def run() -> Any:
             pipe = self._redis.pipeline(transaction=False)
             pipe.evalsha(self._note.sha, 1, _TEXTS, *noted)
-            pipe.evalsha(self._append.sha, 1, HISTORY % user_id, *arguments)
+            pipe.evalsha(self._append.sha, 2, *keys, *arguments)
             note, added = await pipe.execute(raise_on_error=False)
             if isinstance(added, Exception):
                 raise added
@@ -114,11 +117,11 @@ class RedisHistories:
     ) -> tuple[NDArray[np.void], int, int, int]:
         """Return records, the first one's number, how many are kept, and the next number."""
         arguments = (start, str(limit), str(self._keep))
-        records, first, kept, total = await self._client.ask(
+        records, first, kept, total, form = await self._client.ask(
             lambda: self._redis.evalsha(self._read.sha, 1, HISTORY % user_id, *arguments),
             repeat=True,
         )
-        return np.frombuffer(records, INTERACTION), int(first), int(kept), int(total)
+        return unpacked(records, form), int(first), int(kept), int(total)
 
 
 def _packed(key: int) -> bytes:

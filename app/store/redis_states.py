@@ -21,10 +21,10 @@ import numpy as np
 
 from app.errors import Overloaded, StoreCorrupt, TracerError
 from app.store.keys import HISTORY, STATES
+from app.store.packed import unpacked_all
 from app.store.redis_client import RedisClient, Script, StoreApart
 from app.store.states import STANDING, Known, Standing, Standings, StateRule
 from app.store.trips import Trips
-from models.contract.interaction import INTERACTION
 
 log = logging.getLogger(__name__)
 
@@ -129,16 +129,11 @@ class RedisStates:
         else:
             known = [one or _NOTHING for one in known]
         parts = await self._run(self._stand, user_ids, common, known)
-        rows = b"".join(part[0] for part in parts)
-        states, records = (
-            b"".join(one for part in parts for one in part[column]) for column in (1, 2)
-        )
-        kept = np.frombuffer(states, np.uint8).reshape(-1, _HEADER_BYTES + rule.size)
-        return Standings(
-            np.frombuffer(rows, STANDING),
-            kept[:, _HEADER_BYTES:],
-            np.frombuffer(records, INTERACTION),
-        )
+        table = np.frombuffer(b"".join(part[0] for part in parts), STANDING)
+        states, records = ([one for part in parts for one in part[column]] for column in (1, 2))
+        kept = np.frombuffer(b"".join(states), np.uint8).reshape(-1, _HEADER_BYTES + rule.size)
+        forms = table["form"][table["total"] > table["first"]]
+        return Standings(table, kept[:, _HEADER_BYTES:], unpacked_all(records, forms))
 
     async def _write(self) -> None:
         try:

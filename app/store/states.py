@@ -59,7 +59,8 @@ STANDING = np.dtype(
         ("start", "<i8"),
         ("seen", "<i8"),
         ("history", "V4"),
-        ("has_state", "<u4"),  # HELD where what the caller holds takes its place
+        ("has_state", "<u2"),  # HELD where what the caller holds takes its place
+        ("form", "<u2"),  # of the records, as they are stored
     ]
 )
 """How a user stands, without the state and the interactions: the numbers of `Standing`."""
@@ -102,7 +103,7 @@ class Standings:
         return self._one(self.table[user].item(), end, states)
 
     def _one(self, row: tuple[Any, ...], end: int, states: int) -> Standing | None:
-        first, kept, total, start, seen, history, has_state = row
+        first, kept, total, start, seen, history, has_state, _ = row
         if kept == SPOILT:
             return None
         interactions = self.interactions[end - (total - first) : end]

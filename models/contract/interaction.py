@@ -42,7 +42,7 @@ INTERACTION = np.dtype(
         ("reserved", "<u2"),
     ]
 )
-"""One stored interaction, 40 bytes. The dtype is the codec: bytes become rows with no parsing."""
+"""One interaction; what a log, a training and a window are made of. A store may pack it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,16 +4,13 @@
 -- KEYS: history, states, history, states, ... ARGV: seconds that states live, most states of a user;
 -- then, for each two keys: field, state with its header.
 -- Returns how many were kept.
-local HEADER, RECORD, STATE_HEADER, NO_NAME = 16, 40, 24, string.rep("\0", 4)
+local STATE_HEADER = 24
 
 -- The number after the last record of the history that a state is of; nil if there is no such one.
 local function total_of(history, value)
-  local size = redis.pcall("STRLEN", history)
-  if type(size) == "table" or size == 0 then return nil end
-  local header = redis.call("GETRANGE", history, 0, HEADER - 1)
-  local name = value:sub(5, 8)
-  if header:sub(1, 4) ~= "KTH1" or header:sub(5, 8) ~= name or name == NO_NAME then return nil end
-  return struct.unpack("<I8", header, 9) + (size - HEADER) / RECORD
+  local record, _, name, gone, held = history_at(history)
+  if not record or name == NO_NAME or name ~= value:sub(5, 8) then return nil end
+  return gone + held
 end
 
 local function is_further(states, field, value, total)

@@ -7,27 +7,24 @@
 -- Returns {rows, {state, ...}, {records, ...}}: 48 bytes a user (number of the first record here,
 -- records kept, number after the newest one, number of the first record that the state stands on,
 -- number after the last one in it, name of the history, 1 where there is a state, 2 where what the
--- caller holds takes its place); the states there are, with their headers; the records of those who
+-- caller holds takes its place, form of the records); the states there are, with their headers; the records of those who
 -- have any. Without a state that fits, the fourth and fifth number are the same. Where a history is
 -- in no form of ours, "records kept" is -1.
 -- Rows are small and go in one string; joining the rest here would copy it three times.
-local HEADER, RECORD, STATE_HEADER, NO_NAME = 16, 40, 24, string.rep("\0", 4)
-local ROW = "<i8i8i8i8i8c4I4"
+local STATE_HEADER, ROW = 24, "<i8i8i8i8i8c4I2I2"
 local pack, unpack = struct.pack, struct.unpack
 local call, ceil, max, min = redis.pcall, math.ceil, math.max, math.min
 local keep, field, bytes, length, cut, whole =
   tonumber(ARGV[1]), ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5]),
   ARGV[6] == "window"
-local EMPTY, SPOILT = pack(ROW, 0, 0, 0, 0, 0, NO_NAME, 0), pack(ROW, 0, -1, 0, 0, 0, NO_NAME, 0)
+local EMPTY = pack(ROW, 0, 0, 0, 0, 0, NO_NAME, 0, 0)
+local SPOILT = pack(ROW, 0, -1, 0, 0, 0, NO_NAME, 0, 0)
 local rows, states, records = {}, {}, {}
 
 local function stands(history, kept_states, at)
-  local size = call("STRLEN", history)
-  if size == 0 then return EMPTY end
-  if type(size) == "table" or size % RECORD ~= HEADER then return SPOILT end
-  local form, name, gone = unpack("<c4c4I8", call("GETRANGE", history, 0, HEADER - 1))
-  if form ~= "KTH1" then return SPOILT end
-  local held = (size - HEADER) / RECORD
+  local record, form, name, gone, held = history_at(history)
+  if record == nil then return EMPTY end
+  if not record then return SPOILT end
   local total, kept = gone + held, min(held, keep)
   local over = total + 1 - length
   local start = max(over <= 0 and 0 or ceil(over / cut) * cut, total - kept)
@@ -48,9 +45,9 @@ local function stands(history, kept_states, at)
   -- One record more: the first answer's lag is from the one before it.
   local first = max((whole and start or seen) - 1, total - kept)
   if first < total then
-    records[#records + 1] = call("GETRANGE", history, HEADER + (first - gone) * RECORD, -1)
+    records[#records + 1] = call("GETRANGE", history, HEADER + (first - gone) * record, -1)
   end
-  return pack(ROW, first, kept, total, start, seen, name, has_state)
+  return pack(ROW, first, kept, total, start, seen, name, has_state, tonumber(form:sub(4)))
 end
 
 for i = 1, #KEYS, 2 do

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import struct
 import subprocess
 import tempfile
 import time
@@ -62,3 +63,8 @@ async def store(
 def histories(store: Store) -> RedisHistories:
     """The histories in it."""
     return store.histories
+
+
+def of_before(interactions, name=b"\0\0\0\0", dropped=0) -> bytes:
+    """A history as it was written before records were packed."""
+    return b"KTH1" + name + struct.pack("<q", dropped) + interactions.tobytes()

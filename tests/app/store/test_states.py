@@ -11,10 +11,12 @@ import pytest
 from redis import Redis
 
 from app.errors import Overloaded, StoreCorrupt
+from app.records import records_of
 from app.settings import Settings
+from app.store.keys import HISTORY
 from app.store.opening import open_store
 from app.store.states import SPOILT, Known, StateRule
-from tests.app.store.conftest import KEEP, a_server
+from tests.app.store.conftest import KEEP, a_server, of_before
 from tests.app.store.test_histories import add, answers
 
 pytestmark = pytest.mark.anyio
@@ -268,9 +270,8 @@ async def test_a_state_that_begins_elsewhere_takes_the_place_of_one_that_knows_n
 async def test_a_history_without_a_name_keeps_no_states_until_it_has_one(store):
     """Histories of before had none; a server of then forgets a user and leaves the states."""
     user_id = uuid4().hex
-    key = f"kt:h1:{{{user_id}}}"
-    await add(store.histories, user_id, answers(0, 2))
-    await store.histories._redis.setrange(key, 4, b"\0\0\0\0")
+    old = records_of(answers(0, 2)).interactions
+    await store.histories._redis.set(HISTORY % user_id, of_before(old))
 
     nameless = await kept(store, user_id)
     still = await store.states.stand(user_id, RULE)
