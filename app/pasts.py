@@ -160,17 +160,28 @@ class Pasts:
             known |= found
         return known
 
-    async def score(self, model: ServedModel, query: Query, past: Past) -> Scored:
-        """Run a model over its window of `past`, from the state where it keeps one."""
+    async def score(
+        self, model: ServedModel, query: Query, past: Past, *, is_shared: bool = False
+    ) -> Scored:
+        """Run a model over its window of `past`, from the state where it keeps one.
+
+        `is_shared` says that others will go on from what comes out.
+        """
         standing = past.standings[model.name]
         asked = _asked(standing, query, past.sets, past.memories.get(model.name))
-        if past.user_id is None or not model.keeps_state:
+        is_kept = is_shared or not self._keep_nothing_of(model, past)
+        if past.user_id is None or not model.keeps_state or not is_kept:
             scored = await model.score(asked)
         else:
             scored = await self._followed(model, asked, past)
         self._metrics.waited("queue", scored.queued_s)
         self._metrics.waited("run", scored.run_s)
         return scored
+
+    def _keep_nothing_of(self, model: ServedModel, past: Past) -> bool:
+        """Say whether what a run makes besides its answer would be of no use to anybody."""
+        is_held = model.name in past.memories
+        return self._memories.hold_nothing and not (model.state_bytes or is_held)
 
     async def score_all(
         self, model: ServedModel, queries: Queries, of_user: NDArray[np.int64], crowd: Crowd

@@ -359,7 +359,7 @@ class Tracer:
             return
         if model.name not in past.catching_up:
             past.catching_up[model.name] = asyncio.create_task(
-                self._pasts.score(model, NOBODYS, past)
+                self._pasts.score(model, NOBODYS, past, is_shared=True)
             )
         await past.catching_up[model.name]
 

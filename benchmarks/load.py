@@ -26,11 +26,14 @@ from rich.table import Table
 from app.engine.artifact import open_artifact
 from app.engine.engine import newest_versions
 from benchmarks.generator import Load, closed_loop, each_once, post
+from benchmarks.lengths import drawn
 from benchmarks.report import machine, middle
 from benchmarks.server import ROOT, empty_server, own_server
 from models.contract.vocabulary import Vocabulary
 
 USERS = 64
+MIXED = "mixed"
+"""Of as many lengths as there are users, drawn as real students' are."""
 
 
 @dataclass(frozen=True)
@@ -103,18 +106,24 @@ def cases_of(url: str, only: str | None) -> list[Case]:
         f.parent.name: open_artifact(f, "cpu", 1) for f in newest_versions(ROOT / "artifacts")
     }
     ids = artifacts["dkt"].vocabulary.question_ids
-    wanted = [
+    others = ("dkt_asked", "last_query", "saint_plus")
+    wanted: list[tuple[str, int | str, bool]] = [
         *(("dkt", n, False) for n in (100, 1728)),
         ("dkt", 100, True),
-        *((name, 200, False) for name in ("dkt_asked", "last_query", "saint_plus")),
+        *((name, 200, False) for name in others),
+        *((name, MIXED, False) for name in ("dkt", *others)),
     ]
     cases = []
+    stored: dict[int | str, list[int]] = {}
     for model, n, vector in wanted:
         name = f"{model}, history {n}" + (", vector" if vector else "")
         if only is not None and only not in name:
             continue
-        for user in range(USERS):
-            store(url, f"load-{n}-{user}", answers_of(artifacts[model].vocabulary, n, seed=n))
+        if n not in stored:
+            stored[n] = drawn(USERS, seed=0) if n == MIXED else [int(n)] * USERS
+            for user, length in enumerate(stored[n]):
+                answers = answers_of(artifacts[model].vocabulary, length, seed=length)
+                store(url, f"load-{n}-{user}", answers)
         requests = [
             post(
                 url,
@@ -128,8 +137,9 @@ def cases_of(url: str, only: str | None) -> list[Case]:
             )
             for user in range(USERS)
         ]
-        for asked, body in zip(requests, each_once(url, requests), strict=True):
-            if json.loads(body)["history_length"] != n:
+        answered = each_once(url, requests)
+        for asked, body, length in zip(requests, answered, stored[n], strict=True):
+            if json.loads(body)["history_length"] != length:
                 raise RuntimeError(f"{asked!r} was answered from another history: {body!r}")
         cases.append(Case(name, url, requests))
     return cases

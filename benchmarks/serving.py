@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 import onnxruntime
+from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.markup import escape
@@ -33,21 +34,24 @@ from app.engine.engine import newest_versions
 from app.records import Answer, records_of
 from benchmarks.report import machine, middle
 from benchmarks.server import ROOT, empty_server, own_server
+from models.commands import picture_to_write
 from models.contract.window import collate, window_of
 
 Call = Callable[[], object]
 
-HISTORIES = (0, 20, 200)
+HISTORIES = (0, 20, 100, 200, 800, 1728)
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Measure, print a table, write the figures."""
     given = _parser().parse_args(arguments)
-    console = Console(width=None if sys.stdout.isatty() else 150)
+    console = Console(width=None if sys.stdout.isatty() else 180)
     found = measure(given.rounds, given.calls, console)
     given.out.parent.mkdir(parents=True, exist_ok=True)
     given.out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     console.print(_table(found))
+    if given.picture is not None:
+        picture(found["rows"]).savefig(given.picture, dpi=110)
     console.print(f"written to {given.out}")
     return 0
 
@@ -65,11 +69,15 @@ def measure(rounds: int, calls: int, console: Console) -> dict[str, Any]:
         todo: dict[str, Call] = {"empty route": _post(empty, {"user_id": "u", "question_id": "1"})}
         for n in HISTORIES:
             answers = _answers(artifacts[0], n)
-            if n:
-                _post(ours, {"interactions": answers}, f"/users/bench-{n}/interactions")()
+            for first in range(0, n, 1000):
+                part = {"interactions": answers[first : first + 1000]}
+                _post(ours, part, f"/users/bench-{n}/interactions")()
             for artifact in artifacts:
                 name = artifact.manifest.name
-                ask = {"user_id": f"bench-{n}", "question_id": _question(artifact), "model": name}
+                question = {"question_id": _question(artifact), "model": name}
+                ask = {"user_id": f"bench-{n}", **question}
+                inline = {"history": answers, **question, "knowledge_state": False}
+                todo[f"{name} {n} inline"] = _post(ours, inline)
                 todo[f"{name} {n} bare"] = _bare(artifact, answers)
                 todo[f"{name} {n} predict"] = _post(ours, {**ask, "knowledge_state": False})
                 todo[f"{name} {n} with vector"] = _post(ours, ask)
@@ -87,8 +95,8 @@ def _report(
     for artifact in artifacts:
         name = artifact.manifest.name
         for n in HISTORIES:
-            bare, alone, vector = (
-                spent[f"{name} {n} {what}"] for what in ("bare", "predict", "with vector")
+            bare, inline, alone, vector = (
+                spent[f"{name} {n} {what}"] for what in ("bare", "inline", "predict", "with vector")
             )
             rows.append(
                 {
@@ -99,13 +107,13 @@ def _report(
                     "with_vector_ms": middle(vector),
                     "predict_over_bare": _ratios(alone, bare),
                     "with_vector_over_bare": _ratios(vector, bare),
-                    "predict_minus_bare_ms": middle(
-                        [a - b for a, b in zip(alone, bare, strict=True)]
-                    ),
+                    "inline_ms": middle(inline),
+                    "inline_minus_bare_ms": _differences(inline, bare),
+                    "predict_minus_bare_ms": _differences(alone, bare),
                 }
             )
     return {
-        "what": "median time of one call, one caller, stored history",
+        "what": "median time of one call, one caller",
         "machine": machine(),
         "rounds": rounds,
         "calls_a_round": calls,
@@ -116,6 +124,10 @@ def _report(
 
 def _ratios(above: list[float], below: list[float]) -> list[float]:
     return middle([a / b for a, b in zip(above, below, strict=True)])
+
+
+def _differences(above: list[float], below: list[float]) -> list[float]:
+    return middle([a - b for a, b in zip(above, below, strict=True)])
 
 
 def _median_ms(call: Call, times: int) -> float:
@@ -183,12 +195,34 @@ def _post(connection: http.client.HTTPConnection, body: Any, path: str = "/predi
     return call
 
 
+def picture(rows: list[dict[str, Any]]) -> Figure:
+    """Return the figure: the time of a call against the history it stands on, by model."""
+    models = sorted({row["model"] for row in rows})
+    figure = Figure(figsize=(3 * len(models), 3.2), layout="constrained")
+    panels = np.atleast_1d(figure.subplots(1, len(models), sharey=True))
+    for axes, model in zip(panels, models, strict=True):
+        of_model = [row for row in rows if row["model"] == model]
+        for what, label in (("inline", "inline"), ("bare", "bare run"), ("predict", "stored")):
+            middles = [row[f"{what}_ms"][0] for row in of_model]
+            axes.plot([row["history"] for row in of_model], middles, marker=".", label=label)
+        axes.set_yscale("log")
+        axes.set_title(model, fontsize="medium")
+        axes.set_xlabel("answers")
+        axes.grid(alpha=0.3, which="both")
+    panels[0].set_ylabel("p50 ms, one caller")
+    panels[0].legend(fontsize="small")
+    return figure
+
+
 def _table(found: dict[str, Any]) -> Table:
     title = (
         escape(f"median ms [least, most of {found['rounds']} rounds]; {found['machine']}; ")
         + f"empty route {_shown(found['empty_route_ms'])}"
     )
-    columns = ("model", "history", "bare run", "/predict", "over bare", "with vector", "over bare")
+    columns = (
+        *("model", "history", "bare run", "inline", "minus bare"),
+        *("stored", "minus bare", "with vector", "over bare"),
+    )
     table = Table(*columns, title=title)
     for row in found["rows"]:
         table.add_row(
@@ -198,8 +232,10 @@ def _table(found: dict[str, Any]) -> Table:
                 _shown(row[k])
                 for k in (
                     "bare_ms",
+                    "inline_ms",
+                    "inline_minus_bare_ms",
                     "predict_ms",
-                    "predict_over_bare",
+                    "predict_minus_bare_ms",
                     "with_vector_ms",
                     "with_vector_over_bare",
                 )
@@ -220,6 +256,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--calls", type=int, default=200, help="calls of each kind in a round")
+    parser.add_argument("--picture", type=picture_to_write, help="PNG or SVG: cost by history")
     parser.add_argument("--out", type=Path, default=Path("bench-results/serving.json"))
     return parser
 

@@ -13,6 +13,7 @@ import onnxruntime
 
 from app.engine.kept import KeptScorer
 from app.engine.kept_proof import check_kept_ports, compare_kept
+from app.engine.pace import Pace, measured
 from app.engine.proof import ProofFailed, check_ports, compare_golden, sweep, warm
 from app.engine.providers import Provider, open_session
 from app.engine.recall_proof import check_recall_ports, compare_recall
@@ -43,6 +44,7 @@ class Artifact:
     card: str  # Markdown
     scorer: OnnxScorer
     kept: KeptScorer | RecallScorer | None  # goes on from what is kept of a user
+    pace: Pace
 
     @property
     def state_key(self) -> str:
@@ -61,7 +63,7 @@ def open_artifact(folder: Path, provider: Provider, threads: int) -> Artifact:
     """Open `<model>/<version>`, check every byte and every axis, run it, and only then return it.
 
     Raises `ArtifactInvalid`, naming folder, file and reason, and `ProviderUnavailable`. Takes as
-    long as reading the files and a dozen runs.
+    long as reading the files and some dozens of runs.
     """
     try:
         manifest = _manifest(folder)
@@ -80,9 +82,10 @@ def open_artifact(folder: Path, provider: Provider, threads: int) -> Artifact:
             compare_recall(kept, manifest, folder / GOLDEN)
         elif kept is not None:
             compare_kept(kept, manifest, folder / GOLDEN)
+        pace = _paced(scorer, kept, manifest, provider)
     except ProofFailed as exc:
         raise ArtifactInvalid(f"{folder} cannot be served: {exc}") from exc
-    return Artifact(manifest, vocabulary, card, scorer, kept)
+    return Artifact(manifest, vocabulary, card, scorer, kept, pace)
 
 
 def _manifest(folder: Path) -> Manifest:
@@ -150,6 +153,18 @@ def _kept_scorer(
         return KeptScorer(sessions["step"], sessions["ask"], graphs, start, vocabulary)
     check_recall_ports(graphs, sessions, start)
     return RecallScorer(sessions, graphs, start, vocabulary)
+
+
+def _paced(
+    scorer: OnnxScorer,
+    kept: KeptScorer | RecallScorer | None,
+    manifest: Manifest,
+    provider: Provider,
+) -> Pace:
+    try:
+        return measured(scorer, kept, manifest.window.length, provider)
+    except Exception as exc:  # ONNX Runtime's errors share no other base
+        raise ProofFailed(MANIFEST, f"its graphs do not run on stored answers: {exc}") from exc
 
 
 def _read(file: str, read: Callable[[], T]) -> T:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import heapq
 import logging
 import math
 import time
@@ -26,6 +27,9 @@ Result = TypeVar("Result")
 
 Score = Callable[[Sequence[Item]], Sequence[Result]]
 
+_CHOICE = 2
+"""So many times the items of a run are looked at for it: the nearest in length to the oldest."""
+
 
 @dataclass(frozen=True, slots=True)
 class Answered(Generic[Result]):
@@ -45,6 +49,7 @@ class Bounds:
     max_waiting: int
     max_inline_places: int = 0  # an item of no more is run in the event loop itself
     max_inline_rows: int = 0  # rows to be read for one run there
+    max_inline_items: int = 1  # of one run there
 
 
 @dataclass(slots=True, eq=False)
@@ -260,7 +265,7 @@ class Batcher(Generic[Item, Result]):
         for job in self._small:
             rows += job.rows
             if batch and (
-                len(batch) >= self._bounds.max_items or rows > self._bounds.max_inline_rows
+                len(batch) >= self._bounds.max_inline_items or rows > self._bounds.max_inline_rows
             ):
                 break
             batch.append(job)
@@ -307,17 +312,18 @@ class Batcher(Generic[Item, Result]):
         """Take the oldest job out of the queue, and with it the nearest in length that fit."""
         if self._alone:
             return [self._alone.popleft()]
-        oldest = next(iter(self._waiting))
+        oldest, *others = self._waiting
         batch = [oldest]
-        longest = oldest.places
-        similar = [j for j in self._waiting if _are_similar(j.places, oldest.places)]
-        for job in sorted(similar[1:], key=lambda job: abs(job.places - oldest.places)):
+        longest = real = oldest.places
+        near = heapq.nsmallest(_CHOICE * most, others, key=lambda j: abs(j.places - oldest.places))
+        for job in near:
             if len(batch) >= most:
                 break
-            longer = max(longest, job.places)
-            if (len(batch) + 1) * longer <= self._bounds.max_places:
+            longer, more = max(longest, job.places), real + job.places
+            padded = (len(batch) + 1) * longer
+            if padded <= self._bounds.max_places and _wastes_little(padded, more):
                 batch.append(job)
-                longest = longer
+                longest, real = longer, more
         for job in batch:
             self._leave(self._waiting, job)
         self._tell_queue()
@@ -359,13 +365,12 @@ class Batcher(Generic[Item, Result]):
         self._observer.failed(self._model)
 
 
-def _are_similar(one: int, other: int) -> bool:
-    """Padding one to the other wastes little: a quarter, or sixteen places.
+def _wastes_little(padded: int, real: int) -> bool:
+    """Say whether a run is mostly of real places: all but a fifth, or but sixteen.
 
     A run costs about as much as sixteen places before it has done anything.
     """
-    short, long = sorted((one, other))
-    return long <= 1.25 * short + 16
+    return padded <= max(1.25 * real, real + 16)
 
 
 def _outcome(job: _Job[Item, Result]) -> Answered[Result] | TracerError:

@@ -20,6 +20,7 @@ from app.engine.kept import KeptScorer
 from app.engine.many import AskedMany, ManyScore, ManyScorer
 from app.engine.model import ServedModel
 from app.engine.observer import Observer
+from app.engine.pace import Pace
 from app.engine.providers import Provider, ProviderChoice, choose_provider
 from app.engine.workers import Workers
 from app.errors import ArtifactInvalid, ModelUnknown, ProviderUnavailable
@@ -40,10 +41,6 @@ _INLINE_ROWS = 2048
 
 _INLINE_MANY = 8192
 """The same of a run of many questions: it reads them in columns."""
-
-
-_INLINE_RECALLS = 16
-"""Attending for so many users takes about two milliseconds."""
 
 
 class Engine:
@@ -91,15 +88,13 @@ async def open_engine(
         max_places=settings.batch_max_places,
         max_waiting=settings.queue_max_items,
     )
-    in_the_loop = replace(bounds, max_inline_places=_INLINE_PLACES, max_inline_rows=_INLINE_ROWS)
-    rows_in_the_loop = replace(in_the_loop, max_items=min(_INLINE_RECALLS, bounds.max_items))
     # On a GPU one run at a time: what comes meanwhile is better off together in the next.
     side_by_side = count if choice.effective == "cpu" else 1
     async with AsyncExitStack() as stack:
         workers = await stack.enter_async_context(Workers(side_by_side))
 
         async def shared(
-            name: str, score: Score[Asked, Result], bounds: Bounds = bounds
+            name: str, score: Score[Asked, Result], bounds: Bounds
         ) -> Batcher[Asked, Result]:
             batcher = Batcher(
                 name,
@@ -132,16 +127,33 @@ async def open_engine(
 
         models = {}
         for artifact in artifacts:
-            name = artifact.manifest.name
-            windows = await shared(name, artifact.scorer)
+            name, pace = artifact.manifest.name, artifact.pace
+            windows = await shared(name, artifact.scorer, _paced(bounds, pace.windows))
             kept, many = None, None
+            if artifact.kept is not None:
+                kept = await shared(name, artifact.kept, _kept_bounds(bounds, pace))
             if isinstance(artifact.kept, KeptScorer):
-                kept = await shared(name, artifact.kept, in_the_loop)
                 many = await in_bulk(name, artifact.kept)
-            elif artifact.kept is not None:
-                kept = await shared(name, artifact.kept, rows_in_the_loop)
             models[name] = ServedModel(artifact, windows, kept, many)
         yield Engine(models, choice)
+
+
+def _paced(bounds: Bounds, most: int) -> Bounds:
+    """Return bounds within which no run is longer than pays."""
+    return replace(bounds, max_items=min(most, bounds.max_items))
+
+
+def _kept_bounds(bounds: Bounds, pace: Pace) -> Bounds:
+    """Return the bounds of runs that go on from what is kept."""
+    in_threads = _paced(bounds, pace.firsts)
+    if not pace.nexts:
+        return in_threads
+    return replace(
+        in_threads,
+        max_inline_places=_INLINE_PLACES,
+        max_inline_rows=_INLINE_ROWS,
+        max_inline_items=min(pace.nexts, bounds.max_items),
+    )
 
 
 def newest_versions(artifact_dir: Path) -> list[Path]:
@@ -196,6 +208,9 @@ def _open(folder: Path, provider: Provider) -> Artifact:
             "version": artifact.manifest.version,
             "provider": provider,
             "seconds": round(time.monotonic() - started_s, 3),
+            "windows_a_run": artifact.pace.windows,
+            "firsts_a_run": artifact.pace.firsts,
+            "nexts_a_run": artifact.pace.nexts,
         },
     )
     return artifact

@@ -117,6 +117,11 @@ class Memories:
     def __len__(self) -> int:
         return len(self._held)
 
+    @property
+    def hold_nothing(self) -> bool:
+        """There is no room for any."""
+        return self._max_bytes == 0
+
     def find(self, user_id: str, model: str) -> Held | None:
         """Return what is held of a user by a model; None where nothing is."""
         key = (user_id, model)

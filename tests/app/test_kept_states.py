@@ -90,10 +90,11 @@ def test_a_kept_state_answers_as_a_replay_does(redis_socket, keep):  # noqa: F81
     settings = Settings(
         artifact_dir=ARTIFACTS, redis_url=f"unix://{redis_socket}", history_max_items=keep
     )
+    forgetful = settings.model_copy(update={"memory_max_bytes": 0})
     store = redis.Redis(unix_socket_path=str(redis_socket))
     learners = [Learner(rng, keep) for _ in range(4)]
     with ExitStack() as stack:
-        servers = [stack.enter_context(serving(settings)) for _ in range(2)]
+        servers = [stack.enter_context(serving(which)) for which in (settings, forgetful)]
         oldest = learners[0]
         body = {"interactions": oldest.answered(380)}
         post(servers[0], f"/users/{oldest.user_id}/interactions", body)
@@ -111,7 +112,7 @@ def test_a_kept_state_answers_as_a_replay_does(redis_socket, keep):  # noqa: F81
                 for field in store.hkeys(states):
                     store.hset(states, field, b"KTS1" + rng.bytes(20))
             elif what < 0.2:
-                servers[1] = stack.enter_context(serving(settings))
+                servers[1] = stack.enter_context(serving(forgetful))
             count = int(rng.choice([0, 1, 1, 1, 2, 10, 120]))
             if count:
                 body = {"interactions": learner.answered(count)}
@@ -120,10 +121,11 @@ def test_a_kept_state_answers_as_a_replay_does(redis_socket, keep):  # noqa: F81
             agree(post(server, "/predict", ask), post(server, "/predict", learner.inline(ask)))
         assert len(oldest.answers) > 400  # windows were cut
         asks = [learner.ask(MODELS[n % len(MODELS)]) for n in range(8) for learner in learners]
-        together = post(servers[0], "/predict/batch", {"items": asks})["items"]
-        for ask, found in zip(asks, together, strict=True):
-            learner = next(one for one in learners if one.user_id == ask["user_id"])
-            agree(found, post(servers[0], "/predict", learner.inline(ask)))
+        for server in servers:
+            together = post(server, "/predict/batch", {"items": asks})["items"]
+            for ask, found in zip(asks, together, strict=True):
+                learner = next(one for one in learners if one.user_id == ask["user_id"])
+                agree(found, post(servers[0], "/predict", learner.inline(ask)))
 
 
 def test_only_new_answers_are_folded(serve):

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 import torch
+from rich.console import Console
 
 from export.publish import publish
 from models.datasets.encoded import encode
 from models.datasets.simulator import simulate
 from models.datasets.split import open_split
 from models.evaluation.__main__ import main as evaluation
+from models.evaluation.lock import alone
 from models.nets import build
 from models.training import checkpoint
 from models.training.config import TrainingConfig
@@ -68,10 +71,17 @@ def make_run(folder: Path, tiny: str) -> Path:
 
 @pytest.fixture(scope="session", params=list(TINY))
 def exported(request, tmp_path_factory) -> tuple[Path, Path]:
-    """A run folder and the artifact made of it."""
-    folder = tmp_path_factory.mktemp("export")
-    run = make_run(folder, request.param)
-    assert evaluation([str(run), "--rounds", "5"]) == 0
-    artifact = folder / "artifacts" / request.param.replace(" ", "_") / "1"
-    publish(run, artifact, say=lambda _: None)
-    return run, artifact
+    """A run folder and the artifact made of it; whoever needs it first makes it, for all workers.
+
+    Nobody may write into either.
+    """
+    base, name = tmp_path_factory.getbasetemp(), request.param.replace(" ", "_")
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "exported" / name
+    artifact = folder / "artifacts" / name / "1"
+    with alone(folder.with_suffix(".lock"), Console()):
+        if not artifact.exists():  # it is moved there once it is whole
+            folder.mkdir()
+            run = make_run(folder, request.param)
+            assert evaluation([str(run), "--rounds", "5"]) == 0
+            publish(run, artifact, say=lambda _: None)
+    return folder / request.param.partition(" ")[0], artifact

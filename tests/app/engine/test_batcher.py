@@ -7,6 +7,7 @@ import random
 import threading
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -115,6 +116,26 @@ async def test_a_run_is_bounded_by_its_padded_places():
     for run in score.runs:
         assert len(run) == 1 or len(run) * max(map(len, run)) <= 64
     assert ["y" * 90] in score.runs
+
+
+@pytest.mark.parametrize("longest", [40, 200, 400])
+async def test_windows_of_many_lengths_are_hardly_padded(longest):
+    """Those of like length share a run: of all that is run, less than a quarter is padding."""
+    rng = np.random.default_rng(longest)
+    lengths = np.clip(rng.lognormal(4, 1, 600), 1, longest).astype(int)
+    score = Gated()
+    rules = bounds(items=64, places=65_536, waiting=1000)
+    async with Workers(1) as workers, Batcher("m", score, workers, rules) as batcher:
+        first = await held(batcher, score)
+        rest = [asyncio.create_task(batcher.submit("x" * n)) for n in lengths]
+        await asyncio.sleep(0)
+        score.gate.set()
+        await asyncio.gather(first, *rest)
+
+    real = sum(len(item) for run in score.runs for item in run)
+    padded = sum(len(run) * max(map(len, run)) for run in score.runs)
+    assert padded < 1.3 * real
+    assert len(score.runs) < 60  # and yet they are many together
 
 
 async def test_nobody_waits_while_a_thread_is_idle():
@@ -282,7 +303,7 @@ async def test_models_share_threads_and_none_starves():
 
 
 def inline(items: int = 4, rows: int = 100) -> Bounds:
-    return replace(bounds(items), max_inline_places=3, max_inline_rows=rows)
+    return replace(bounds(items), max_inline_places=3, max_inline_rows=rows, max_inline_items=items)
 
 
 async def test_small_items_are_run_in_the_loop_and_wait_behind_no_long_one():
