@@ -1,10 +1,12 @@
-"""One heap for all threads of the process.
+"""One heap for all threads of the process, and nothing given back that the next run will want.
 
 glibc gives each thread a heap of its own, and what a model run has let go stays in the heap of its
 thread, of no use to the next one: under windows of many lengths memory grows on and on. One heap
-does not (`make footprint`), and costs runs no time that could be seen. Giving large pieces back at
-once (M_MMAP_THRESHOLD) did not grow either, but made whole windows slower by a quarter or more:
-they are faulted in anew in each run.
+does not (`make footprint`).
+What a run lets go at the end of the heap, or in pieces of some hundred kilobytes, glibc gives back
+to the kernel, by bounds that it moves as it goes; the next run then faults it in anew, page by
+page, and whole windows take up to a quarter longer, or not, as it happens. So the bounds are fixed
+above what runs use.
 """
 
 from __future__ import annotations
@@ -12,7 +14,13 @@ from __future__ import annotations
 import ctypes
 import sys
 
-_M_ARENA_MAX = -8  # malloc.h
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8  # malloc.h
+
+_KEPT_BYTES = 64 << 20
+"""Free at the end of the heap, at most."""
+
+_LARGE_BYTES = 32 << 20
+"""Larger pieces are mapped apart and given back at once; the most that glibc takes here."""
 
 
 def share_one_heap() -> bool:
@@ -23,4 +31,12 @@ def share_one_heap() -> bool:
     if sys.platform != "linux":
         return False
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # glibc has it, musl has not
-    return mallopt is not None and bool(mallopt(_M_ARENA_MAX, 1))
+    if mallopt is None:
+        return False
+    options = (
+        (_M_ARENA_MAX, 1),
+        (_M_MMAP_THRESHOLD, _LARGE_BYTES),
+        (_M_TRIM_THRESHOLD, _KEPT_BYTES),
+    )
+    done = [bool(mallopt(option, value)) for option, value in options]
+    return all(done)

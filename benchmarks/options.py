@@ -211,7 +211,7 @@ def sizes(
                 {
                     "model": folder.parent.name,
                     "length": length,
-                    "most_in_a_run": artifact.pace.windows,
+                    "most_in_a_run": max(1, artifact.pace.window_places // length),
                     "a_second": {size: middle(rate, 1) for size, rate in rates.items()},
                 }
             )
@@ -227,7 +227,8 @@ def picture(rows: list[dict[str, Any]]) -> Figure:
             middles = [row["a_second"][size][0] for size in SIZES]
             (line,) = axes.plot(SIZES, middles, marker=".", label=row["model"])
             most, colour = row["most_in_a_run"], line.get_color()
-            axes.plot(most, row["a_second"][most][0], "o", fillstyle="none", ms=11, c=colour)
+            height = np.interp(most, SIZES, middles)
+            axes.plot(most, height, "o", fillstyle="none", ms=11, c=colour)
         axes.set_xscale("log", base=2)
         axes.set_xticks(SIZES, [str(size) for size in SIZES])
         axes.set_yscale("log")

@@ -9,7 +9,7 @@ import time
 from collections.abc import AsyncIterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from app.engine.artifact import Artifact, open_artifact
@@ -128,7 +128,7 @@ async def open_engine(
         models = {}
         for artifact in artifacts:
             name, pace = artifact.manifest.name, artifact.pace
-            windows = await shared(name, artifact.scorer, _paced(bounds, pace.windows))
+            windows = await shared(name, artifact.scorer, _paced(bounds, pace.window_places))
             kept, many = None, None
             if artifact.kept is not None:
                 kept = await shared(name, artifact.kept, _kept_bounds(bounds, pace))
@@ -140,19 +140,19 @@ async def open_engine(
 
 def _paced(bounds: Bounds, most: int) -> Bounds:
     """Return bounds within which no run is longer than pays."""
-    return replace(bounds, max_items=min(most, bounds.max_items))
+    return replace(bounds, max_places=min(most, bounds.max_places))
 
 
 def _kept_bounds(bounds: Bounds, pace: Pace) -> Bounds:
     """Return the bounds of runs that go on from what is kept."""
-    in_threads = _paced(bounds, pace.firsts)
-    if not pace.nexts:
+    in_threads = _paced(bounds, pace.first_places)
+    if not pace.next_items:
         return in_threads
     return replace(
         in_threads,
         max_inline_places=_INLINE_PLACES,
         max_inline_rows=_INLINE_ROWS,
-        max_inline_items=min(pace.nexts, bounds.max_items),
+        max_inline_items=min(pace.next_items, bounds.max_items),
     )
 
 
@@ -208,9 +208,7 @@ def _open(folder: Path, provider: Provider) -> Artifact:
             "version": artifact.manifest.version,
             "provider": provider,
             "seconds": round(time.monotonic() - started_s, 3),
-            "windows_a_run": artifact.pace.windows,
-            "firsts_a_run": artifact.pace.firsts,
-            "nexts_a_run": artifact.pace.nexts,
+            **asdict(artifact.pace),
         },
     )
     return artifact

@@ -1,8 +1,8 @@
-"""How many callers should share a run of a model: measured on this machine when it is opened.
+"""How long a run of a model should be: measured on this machine when the model is opened.
 
-Of some networks a run of sixteen takes little longer than a run of one, of others as long as
-sixteen: then whoever waits for company waits for nothing, and windows of several sizes are padded
-to one another in vain. What is right depends on the network, its width and the machine.
+In company a window is cheaper, until what the run works on leaves the core's cache; then it is
+dearer than alone. Where that is depends on the network, its width and the machine, and on the
+places of a run more than on its windows.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from app.engine.recalling import RecallScorer
 from app.engine.scorer import OnnxScorer
 from models.contract.interaction import INTERACTION, RIGHT, UNSEEN, Query
 
-LOOP_S = 0.002
+LOOP_S = 0.003
 """The event loop may be kept so long by one run: it answers nobody else meanwhile."""
 
-SIZES: Mapping[Provider, tuple[int, ...]] = {"cpu": (1, 4, 16), "cuda": (1, 4, 16, 64)}
-"""Items of the runs that are measured. More than sixteen windows leave a core's cache."""
+SIZES: Mapping[Provider, tuple[int, ...]] = {"cpu": (1, 8, 16), "cuda": (1, 8, 64)}
+"""Items of the runs that are measured."""
 
-ANSWERS = 100
+PLACES = 100
 """Of each window that is measured: a common length, and short enough to be measured at a start."""
 
 _TIMES = 3
-_GAIN = 0.1
+_GAIN = 0.05
 """A larger run has to save at least this part of an item's cost."""
 
 Result = TypeVar("Result")
@@ -39,11 +39,11 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """Items in one run, at most."""
+    """What one run should hold, at most."""
 
-    windows: int  # whole windows
-    firsts: int  # users of whom nothing is kept, whose windows are to be kept; 0: keeps nothing
-    nexts: int  # users of whom all but one answer is kept, in the event loop; 0: in a thread
+    window_places: int  # of whole windows
+    first_places: int  # of users of whom nothing is kept yet; 0 where nothing ever is
+    next_items: int  # users of whom all but one answer is kept, in the event loop; 0: in a thread
 
 
 def measured(
@@ -54,14 +54,17 @@ def measured(
     clock: Callable[[], float] = time.perf_counter,
 ) -> Pace:
     """Measure an opened model whose windows have at most `length` places."""
-    answers, sizes = max(1, min(ANSWERS, length - 1)), SIZES[provider]
+    places, sizes = min(PLACES, length), SIZES[provider]
+    answers = max(1, places - 1)
     windows = _times(scorer, [_asked(answers) for _ in range(sizes[-1])], sizes, clock)
     if kept is None:
-        return Pace(worth_sharing(windows), 0, 0)
+        return Pace(places * worth_sharing(windows), 0, 0)
     firsts = _times(kept, [_asked(answers) for _ in range(sizes[-1])], sizes, clock)
     scores = kept([_asked(answers - 1) for _ in range(sizes[-1])])
     nexts = _times(kept, [_next(answers, score) for score in scores], sizes, clock)
-    return Pace(worth_sharing(windows), worth_sharing(firsts), within(nexts, LOOP_S))
+    return Pace(
+        places * worth_sharing(windows), places * worth_sharing(firsts), within(nexts, LOOP_S)
+    )
 
 
 def worth_sharing(times: Mapping[int, float]) -> int:
