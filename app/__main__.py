@@ -22,6 +22,7 @@ import uvicorn
 
 from app import __version__
 from app.api.door import Door
+from app.errors import KeysInvalid
 from app.heap import share_one_heap
 from app.main import create_app
 from app.settings import PREFIX, Settings, SettingsInvalid
@@ -72,7 +73,11 @@ def main(arguments: list[str] | None = None) -> int:
     share_one_heap()
     log_to(level=settings.log_level)
     announcement.setLevel(logging.INFO)  # where it serves is told at every level
-    app = create_app(settings)
+    try:
+        app = create_app(settings)
+    except KeysInvalid as exc:
+        print(f"ktserve: {PREFIX}KEYS_FILE: {exc}", file=sys.stderr)
+        return 2
     # A part that cannot be opened is told below, in one line: not by its traceback as well.
     logging.getLogger("uvicorn.error").addFilter(lambda r: not r.getMessage().startswith("Trace"))
     logging.getLogger("uvicorn.error").setLevel(max(logging.WARNING, logging.root.level))

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.engine.model import ServedModel
-from app.records import Answer
+from app.records import Records
 from models.contract.interaction import FIRST, UNSEEN
 from models.contract.vocabulary import Vocabulary
 
@@ -25,7 +25,7 @@ class Ask(NamedTuple):
     model: str | None = None
     asked_ms: int | None = None
     skill_ids: Sequence[str] | None = None
-    history: Sequence[Answer] | None = None  # instead of the stored one
+    history: Records | None = None  # instead of the stored one
     knowledge_state: bool | Sequence[str] = True  # or only these skills
 
 

@@ -1,6 +1,11 @@
 """What can go wrong, on purpose.
 
 TracerError
+├── KeyMissing          a key is needed here, and none was shown
+├── KeyUnknown          the key shown is none of ours
+├── ScopeMissing        the key may not do this
+├── RateLimited         the key is used more often than it may be
+├── KeysInvalid         the file of keys cannot be used
 ├── ModelUnknown        no artifact of that name is served
 ├── UserUnknown         nothing was ever recorded for this user
 ├── RequestInvalid      the request contradicts itself, in a way its schema cannot say
@@ -17,12 +22,57 @@ TracerError
 
 from __future__ import annotations
 
+import math
+
 
 class TracerError(Exception):
     """A failure with a name. `code` is stable; the message names the value and what would do."""
 
     code = "error"
     retry_after_s: int | None = None
+
+
+class KeyMissing(TracerError):
+    """A key is needed here, and none was shown."""
+
+    code = "key_missing"
+
+    def __init__(self) -> None:
+        super().__init__("send your key as the header `Authorization: Bearer KEY`")
+
+
+class KeyUnknown(TracerError):
+    """The key shown is none of ours."""
+
+    code = "key_unknown"
+
+    def __init__(self) -> None:
+        super().__init__("this key does not hold here, or the header is not `Bearer KEY`")
+
+
+class ScopeMissing(TracerError):
+    """The key may not do this."""
+
+    code = "scope_missing"
+
+    def __init__(self, name: str, scope: str) -> None:
+        super().__init__(f"key {name!r} lacks the scope {scope!r}, which this needs")
+
+
+class RateLimited(TracerError):
+    """The key is used more often than it may be."""
+
+    code = "rate_limited"
+
+    def __init__(self, name: str, per_second: float, wait_s: float) -> None:
+        self.retry_after_s = max(1, math.ceil(wait_s))
+        super().__init__(f"key {name!r} may be used {per_second:g} times a second")
+
+
+class KeysInvalid(TracerError):
+    """The file of keys cannot be used."""
+
+    code = "keys_invalid"
 
 
 class ModelUnknown(TracerError):

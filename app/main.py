@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator
@@ -11,6 +12,7 @@ from fastapi import FastAPI
 
 from app import __version__
 from app.api import description, health, models, predictions, problems, users
+from app.api.callers import Gate, Names
 from app.api.deadlines import Deadlines
 from app.api.deps import State
 from app.api.direct import Direct, Service
@@ -18,6 +20,7 @@ from app.api.door import Room
 from app.api.edge import Edge
 from app.engine.engine import open_engine
 from app.errors import TracerError
+from app.keys import Keyring
 from app.meters import EngineMeter
 from app.service import Tracer
 from app.settings import Settings
@@ -37,10 +40,13 @@ Ask before each question (`POST /predict`), report after each answer
 def create_app(settings: Settings) -> FastAPI:
     """Return the application; everything is opened when its lifespan begins.
 
-    Where that fails the lifespan raises a `TracerError`, kept in `app.state.start_failure`.
+    Where that fails the lifespan raises a `TracerError`, kept in `app.state.start_failure`. Raises
+    `KeysInvalid` at once where the file of keys cannot be used.
     """
     metrics = Metrics()
     deadlines = Deadlines(settings.deadline_ms / 1000)
+    keyring = None if settings.keys_file is None else Keyring(settings.keys_file)
+    gate = Gate(keyring, Names(settings.user_id_secret), metrics)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[State]:
@@ -65,6 +71,9 @@ def create_app(settings: Settings) -> FastAPI:
                 app.state.start_failure = exc
                 raise
             app.state.tracer = tracer
+            if keyring is not None:
+                watching = asyncio.create_task(gate.watch(), name="keys")
+                stack.callback(watching.cancel)
             await tracer.readiness()
             log.info("started", extra={"seconds": round(time.monotonic() - began_s, 3)})
             yield State(
@@ -72,6 +81,8 @@ def create_app(settings: Settings) -> FastAPI:
                 metrics=metrics,
                 room=Room(settings.requests_max_items, metrics),
                 max_body_bytes=settings.max_body_bytes,
+                max_head_bytes=settings.max_head_bytes,
+                head_timeout_s=settings.head_timeout_s,
                 stuck_after_s=settings.stuck_after_s,
             )
             tracer.drain()
@@ -93,8 +104,8 @@ def create_app(settings: Settings) -> FastAPI:
     for router in (predictions.router, users.router, models.router, health.router):
         app.include_router(router)
     problems.install(app)
-    app.add_middleware(Edge, metrics=metrics, deadlines=deadlines)
+    app.add_middleware(Edge, metrics=metrics, deadlines=deadlines, gate=gate)
     app.direct = Direct({"/predict": predictions.prediction})
-    app.edge_of_direct = Edge(app.direct, metrics, deadlines)
+    app.edge_of_direct = Edge(app.direct, metrics, deadlines, gate)
     description.complete(app)
     return app

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -82,6 +83,30 @@ def records_of(answers: Sequence[Answer]) -> Records:
             )
         )
     return Records(np.array(rows, INTERACTION), texts)
+
+
+def given_records(answers: Sequence[Mapping[str, Any]]) -> Records:
+    """Encode answers that come with a question: in columns, and without what is only stored.
+
+    Each is an `Answer` as a dict, whose absent fields are None. `texts` are those of skill sets.
+    """
+    interactions = np.zeros(len(answers), INTERACTION)
+    interactions["question_key"] = [_known_key(a["question_id"]) for a in answers]
+    interactions["response"] = [RIGHT if a["correct"] else WRONG for a in answers]
+    for field in ("asked_ms", "elapsed_ms"):
+        given = [a.get(field) for a in answers]
+        interactions[field] = [UNKNOWN_MS if ms is None else ms for ms in given]
+    texts: dict[int, str] = {}
+    for place, answer in enumerate(answers):
+        if skill_ids := answer.get("skill_ids"):
+            text = skill_set_text(skill_ids)
+            interactions["skills_key"][place] = key = _known_key(text)
+            texts[key] = text
+    return Records(interactions, texts)
+
+
+_known_key = lru_cache(maxsize=65_536)(key_of)
+"""A hash takes longer than all else that is done with an answer, and questions come again."""
 
 
 def answers_of(interactions: NDArray[np.void], texts: Mapping[int, str]) -> list[KeptAnswer]:

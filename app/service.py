@@ -276,7 +276,7 @@ class Tracer:
 
     async def _past(self, ask: Ask, models: Sequence[ServedModel]) -> Past:
         if ask.history is not None:
-            return self._pasts.given(records_of(ask.history), models)
+            return self._pasts.given(ask.history, models)
         if ask.user_id is None:
             raise RequestInvalid("user_id is missing; give it, or a history of its own")
         return await self._pasts.of_user(ask.user_id, models)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 
 from app.errors import TracerError
 
@@ -76,6 +77,23 @@ class Settings(BaseModel):
         description="Held in this process of the users seen last, at most; 0 holds nothing.",
     )
     max_body_bytes: int = Field(4_000_000, ge=1000, description="Largest request body accepted.")
+    keys_file: Path | None = Field(
+        None, description="File of API keys (`python -m app.keys`); none: callers need no key."
+    )
+    open_to_anyone: bool = Field(
+        False, description="Allows another address than loopback without keys."
+    )
+    user_id_secret: SecretStr | None = Field(
+        None,
+        min_length=16,
+        description="Users are stored under hashes keyed with it; another one finds none of them.",
+    )
+    head_timeout_s: float = Field(
+        10.0, gt=0, le=600, description="Longest time in which the head of a request may come."
+    )
+    max_head_bytes: int = Field(
+        32_768, ge=1024, le=1_048_576, description="Largest head of a request accepted."
+    )
     drain_s: float = Field(
         10.0, ge=0, le=600, description="Longest wait for requests under way at stop."
     )
@@ -96,13 +114,28 @@ class Settings(BaseModel):
             if k.startswith(PREFIX) and v != ""
         }
         try:
-            return cls.model_validate(given)
+            settings = cls.model_validate(given)
         except ValidationError as exc:
             raise SettingsInvalid(
                 "; ".join(
                     _explain(str(e["loc"][0]), e["type"], e["msg"], given) for e in exc.errors()
                 )
             ) from exc
+        if not (settings.keys_file or settings.open_to_anyone or _is_loopback(settings.host)):
+            raise SettingsInvalid(
+                f"{PREFIX}HOST={settings.host!r} lets everybody in who can reach this machine: "
+                f"name a file of keys with {PREFIX}KEYS_FILE, or say {PREFIX}OPEN_TO_ANYONE=1"
+            )
+        return settings
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:  # a name: it may mean any address
+        return False
 
 
 def _explain(name: str, kind: str, message: str, given: Mapping[str, str]) -> str:
@@ -110,4 +143,10 @@ def _explain(name: str, kind: str, message: str, given: Mapping[str, str]) -> st
     if kind == "extra_forbidden":
         known = ", ".join(PREFIX + n.upper() for n in Settings.model_fields)
         return f"{variable} is not a setting; known: {known}"
+    if name in _SECRET:
+        return f"{variable}: {message}"
     return f"{variable}={given.get(name)!r}: {message}"
+
+
+_SECRET = ("user_id_secret", "redis_url")
+"""Their values are not quoted: an address may hold a password."""

@@ -49,6 +49,7 @@ class Request:
     id: str
     stages_s: dict[str, float] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)  # codes of those told in the answer
+    key: str | None = None  # name of the key that was shown, where there are keys
 
     @property
     def server_timing(self) -> str:
@@ -79,6 +80,10 @@ class Metrics:
         )
         self.in_progress = self._gauge("kt_requests_in_progress", "Requests being answered now.")
         self.problems = self._counter("kt_problems", "Problems answered.", "code")
+        self.key_requests = self._counter("kt_key_requests", "Requests of each API key.", "key")
+        self.key_reloads = self._counter(
+            "kt_key_reloads", "The file of keys was read again: done, or refused.", "result"
+        )
         self.stage_duration = self._histogram(
             "kt_stage_duration_seconds", "Time of one stage of a request.", _DURATIONS_S, "stage"
         )

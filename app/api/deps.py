@@ -7,6 +7,7 @@ from typing import Annotated, Any, TypedDict
 from fastapi import Depends, Path, Request
 from starlette.responses import Response
 
+from app.api.callers import Caller, Needs
 from app.api.door import Room
 from app.api.schemas import PathId
 from app.api.writing import json_of
@@ -21,6 +22,8 @@ class State(TypedDict):
     metrics: Metrics
     room: Room
     max_body_bytes: int
+    max_head_bytes: int
+    head_timeout_s: float
     stuck_after_s: float
 
 
@@ -63,6 +66,12 @@ TracerDep = Annotated[Tracer, Depends(_tracer)]
 MetricsDep = Annotated[Metrics, Depends(_metrics)]
 StuckAfterDep = Annotated[float, Depends(_stuck_after_s)]
 WriterDep = Annotated[Writer, Depends(_writer)]
+
+Predicts = Annotated[Caller, Depends(Needs("predict"))]
+Reads = Annotated[Caller, Depends(Needs("read"))]
+Writes = Annotated[Caller, Depends(Needs("write"))]
+Measures = Annotated[Caller, Depends(Needs("metrics"))]
+"""The caller, who has that scope."""
 
 UserId = Annotated[
     PathId,

@@ -15,11 +15,14 @@ REF = "#/components/schemas/"
 
 _WHEN = {
     400: "The body is not JSON.",
+    401: "A key is needed, and none or an unknown one was shown.",
+    403: "The key lacks the scope that this needs.",
     404: "There is no such model.",
     413: "The body is larger than `KT_MAX_BODY_BYTES`.",
     415: "The body is not said to be JSON.",
     422: "A field is absent, unknown, mistyped or out of bounds; `errors` names each.",
-    429: "Too many ask, or wait, already; `Retry-After` says when to come again.",
+    429: "Too many ask, or wait, already, or this key asks more often than it may; `Retry-After` "
+    "says when to come again.",
     500: "The model or the store has failed on this request.",
     503: "The store does not answer, the request took too long, or the service is starting or "
     "stopping.",
@@ -64,6 +67,15 @@ def complete(app: FastAPI) -> None:
             for unused in ("HTTPValidationError", "ValidationError"):
                 schemas.pop(unused, None)
             document["components"]["schemas"] = dict(sorted(schemas.items()))
+            document["components"]["securitySchemes"] = {
+                "key": {
+                    "type": "http",
+                    "scheme": "bearer",
+                    "description": "An API key, where the service has a file of keys; "
+                    "/livez, /readyz and this document need none.",
+                }
+            }
+            document["security"] = [{"key": []}, {}]
             app.openapi_schema = document
         return app.openapi_schema
 

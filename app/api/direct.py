@@ -14,12 +14,13 @@ from fastapi import FastAPI
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.api.bodies import bytes_of
+from app.api.callers import Caller, caller_of
 from app.api.deps import State
 from app.api.problems import answer_of
 from app.errors import TracerError
 
-Answer = Callable[[State, bytes], Awaitable[bytes]]
-"""From a body to the body of a 200; raises `TracerError`."""
+Answer = Callable[[State, Caller, bytes], Awaitable[bytes]]
+"""From a caller's body to the body of a 200; raises `TracerError`."""
 
 _METHOD = "POST"
 
@@ -32,7 +33,7 @@ class _Route:
 
 
 class Direct:
-    """ASGI: answers the POSTs that it knows; asked for nothing else."""
+    """ASGI: answers the POSTs that it knows, all of which predict; asked for nothing else."""
 
     def __init__(self, answers: Mapping[str, Answer]) -> None:
         """`answers` by path."""
@@ -50,9 +51,11 @@ class Direct:
         """Answer one request."""
         scope["route"], answer = self._answers[scope["path"]]
         state: State = scope["state"]
+        caller = caller_of(scope)
         try:
+            caller.require("predict")
             body = await bytes_of(scope, receive, state["max_body_bytes"])
-            content = await answer(state, body)
+            content = await answer(state, caller, body)
         except TracerError as exc:
             await answer_of(exc)(scope, receive, send)
         else:

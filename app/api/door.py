@@ -15,10 +15,11 @@ from typing import Any
 
 import orjson
 from starlette.types import Receive, Scope, Send
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
 from app.api.edge import NO_ROUTE, QUIET, request_id
-from app.api.problems import MEDIA_TYPE, problem_of
+from app.api.heads import BoundedHeads
+from app.api.problems import MEDIA_TYPE, HeadTooLarge, problem_of
 from app.errors import Overloaded
 from app.telemetry import Metrics
 
@@ -77,7 +78,7 @@ class Room:
         )
 
 
-class Door(HttpToolsProtocol):
+class Door(BoundedHeads):
     """uvicorn's protocol of one connection, with a door; for `uvicorn.Config(http=...)`."""
 
     def __init__(self, *given: Any, **named: Any) -> None:
@@ -93,6 +94,11 @@ class Door(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """Let a request in, or refuse it; what is left of a refused one is read and forgotten."""
+        self._is_in_head = False
+        if self.is_head_too_large:
+            self._is_refused = False
+            self._turn_away(HeadTooLarge(self._most_bytes))
+            return
         is_open = self.url.partition(b"?")[0] in _OPEN
         self._is_refused = (
             # Answers go in order: behind one that is still to come this is no place to refuse.

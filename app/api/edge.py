@@ -13,9 +13,10 @@ from uuid import uuid4
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from app.api.callers import CALLER, Bucket, Gate
 from app.api.deadlines import Deadlines
 from app.api.problems import answer_of, problem_of, response_of
-from app.errors import DeadlinePassed
+from app.errors import DeadlinePassed, TracerError
 from app.telemetry import Metrics, Request, current_request
 
 log = logging.getLogger("app.access")
@@ -27,6 +28,11 @@ QUIET = frozenset({"/livez", "/readyz", "/metrics"})
 
 NO_ROUTE = "none"
 """The label of a request that has reached no route."""
+
+_SAFE = [
+    (b"x-content-type-options", b"nosniff"),
+    (b"cache-control", b"no-store"),  # answers are of learners, and of this moment
+]
 
 _PROCESS, _count = uuid4().hex[:20], itertools.count()  # unlike any other process's
 _LEFT = 499  # nothing was answered: the caller had gone
@@ -46,10 +52,11 @@ def request_id(headers: Iterable[tuple[bytes, bytes]]) -> str:
 class Edge:
     """ASGI middleware. Labels and log lines hold the route's template, never the path."""
 
-    def __init__(self, app: ASGIApp, metrics: Metrics, deadlines: Deadlines) -> None:
+    def __init__(self, app: ASGIApp, metrics: Metrics, deadlines: Deadlines, gate: Gate) -> None:
         self._app = app
         self._metrics = metrics
         self._deadlines = deadlines
+        self._gate = gate
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request; pass on what is not HTTP."""
@@ -61,6 +68,7 @@ class Edge:
         request = Request(request_id(scope["headers"]))
         token = current_request.set(request)
         started, status = perf_counter(), 0
+        limit: Bucket | None = None
 
         async def send_with_headers(message: Message) -> None:
             nonlocal status
@@ -70,6 +78,9 @@ class Edge:
                 headers.append((b"x-request-id", request.id.encode()))
                 if timing := request.server_timing:
                     headers.append((b"server-timing", timing.encode()))
+                headers += _SAFE
+                if limit is not None:
+                    headers += limit.headers()
             await send(message)
 
         task = asyncio.current_task()
@@ -77,7 +88,13 @@ class Edge:
         self._deadlines.begin(task)
         self._metrics.in_progress.inc()
         try:
+            caller, limit = self._gate.admit(scope["path"], scope["headers"])
+            scope[CALLER], request.key = caller, caller.key
+            if limit is not None:
+                limit.take()
             await self._app(scope, receive, send_with_headers)
+        except TracerError as exc:  # of the gate: all others are answered further in
+            await answer_of(exc)(scope, receive, send_with_headers)
         except ClientDisconnect:  # in the midst of the body: nobody is there to be answered
             pass
         except asyncio.CancelledError:
@@ -102,6 +119,8 @@ class Edge:
         method = scope["method"] if route != NO_ROUTE else "any"
         self._metrics.requests.labels(route, method, str(status)).inc()
         self._metrics.request_duration.labels(route, method).observe(spent_s)
+        if request.key is not None:
+            self._metrics.key_requests.labels(request.key).inc()
         for code in request.problems:
             self._metrics.problems.labels(code).inc()
         level = logging.DEBUG if route in QUIET else logging.INFO
@@ -114,5 +133,6 @@ class Edge:
                     "method": method,
                     "status": status,
                     "ms": round(spent_s * 1000, 3),
+                    **({} if request.key is None else {"key": request.key}),
                 },
             )

@@ -8,7 +8,8 @@ from fastapi import APIRouter
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.responses import Response
 
-from app.api.deps import MetricsDep, StuckAfterDep, TracerDep, WriterDep
+from app.api import description
+from app.api.deps import Measures, MetricsDep, StuckAfterDep, TracerDep, WriterDep
 from app.api.schemas import Liveness, Readiness
 
 router = APIRouter(tags=["operations"])
@@ -45,9 +46,12 @@ async def readyz(tracer: TracerDep, write: WriterDep) -> Response:
     "/metrics",
     summary="Metrics for Prometheus",
     response_class=Response,
-    responses={200: {"content": {"text/plain": {}}, "description": "Prometheus text format."}},
+    responses={
+        200: {"content": {"text/plain": {}}, "description": "Prometheus text format."},
+        **description.responses(401, 403),
+    },
 )
-async def metrics(tracer: TracerDep, found: MetricsDep) -> Response:
+async def metrics(_: Measures, tracer: TracerDep, found: MetricsDep) -> Response:
     """Every metric of the service; docs/operations.md says what each means."""
     tracer.stuck_s()
     await (

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from pydantic import TypeAdapter, ValidationError
 
 from app.api.problems import FieldsInvalid, fields_invalid, problem_of
-from app.api.schemas import PredictionRequest, StoredRequest
+from app.api.schemas import AskFields, PredictionRequest, ask_of, stands_on_something
 from app.api.writing import json_of
 from app.asks import Ask, Prediction
 
@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 _TOGETHER = 128
 
-_STORED: TypeAdapter[list[StoredRequest]] = TypeAdapter(list[StoredRequest])
+_FIELDS: TypeAdapter[list[AskFields]] = TypeAdapter(list[AskFields])
 
 
 async def asks_of(items: Sequence[Any]) -> list[Ask | FieldsInvalid]:
@@ -28,8 +28,12 @@ async def asks_of(items: Sequence[Any]) -> list[Ask | FieldsInvalid]:
     found: list[Ask | FieldsInvalid] = []
     for first, some in _in_turns(items):
         try:
-            found += [Ask(**item) for item in _STORED.validate_python(some)]
-        except ValidationError:  # some are of another kind, or wrong: told one by one
+            fields = _FIELDS.validate_python(some)
+        except ValidationError:  # some are wrong: told one by one
+            fields = []
+        if fields and all(map(stands_on_something, fields)):
+            found += map(ask_of, fields)
+        else:
             found += [_ask(item, place) for place, item in enumerate(some, first)]
         await asyncio.sleep(0)
     return found

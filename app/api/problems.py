@@ -16,11 +16,16 @@ from starlette.responses import Response
 from app.errors import (
     ArtifactInvalid,
     DeadlinePassed,
+    KeyMissing,
+    KeysInvalid,
+    KeyUnknown,
     ModelUnknown,
     NotReady,
     Overloaded,
     ProviderUnavailable,
+    RateLimited,
     RequestInvalid,
+    ScopeMissing,
     ScoringFailed,
     StoreCorrupt,
     StoreFull,
@@ -57,6 +62,24 @@ class MediaTypeUnsupported(TracerError):
     code = "media_type_unsupported"
 
 
+class HeadTooLarge(TracerError):
+    """The head of the request is larger than this service accepts."""
+
+    code = "head_too_large"
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"its path and headers take more than {limit} bytes")
+
+
+class HeadTooSlow(TracerError):
+    """The head of the request took too long to come."""
+
+    code = "head_too_slow"
+
+    def __init__(self, limit_s: float) -> None:
+        super().__init__(f"its head was not complete {limit_s:g} s after its first byte")
+
+
 class FieldsInvalid(RequestInvalid):
     """Fields of the request are absent, unknown, mistyped or out of bounds."""
 
@@ -70,18 +93,25 @@ class FieldsInvalid(RequestInvalid):
 
 STATUS: dict[type[TracerError], int] = {
     BodyUnreadable: 400,
+    KeyMissing: 401,
+    KeyUnknown: 401,
+    ScopeMissing: 403,
     ModelUnknown: 404,
     UserUnknown: 404,
+    HeadTooSlow: 408,
     BodyTooLarge: 413,
     MediaTypeUnsupported: 415,
     RequestInvalid: 422,
     FieldsInvalid: 422,
     Overloaded: 429,
+    RateLimited: 429,
+    HeadTooLarge: 431,
     ScoringFailed: 500,
     StoreCorrupt: 500,
     ArtifactInvalid: 500,
     ProviderUnavailable: 500,
     SettingsInvalid: 500,
+    KeysInvalid: 500,
     StoreUnavailable: 503,
     DeadlinePassed: 503,
     NotReady: 503,
@@ -112,6 +142,8 @@ def response_of(problem: Mapping[str, Any], headers: Mapping[str, str] | None = 
     headers = dict(headers or {})
     if "retry_after_s" in problem:
         headers["Retry-After"] = str(problem["retry_after_s"])
+    if problem["status"] == HTTPStatus.UNAUTHORIZED:
+        headers["WWW-Authenticate"] = "Bearer"
     return Response(
         orjson.dumps(problem), problem["status"], headers=headers, media_type=MEDIA_TYPE
     )

@@ -24,7 +24,7 @@ from typing_extensions import TypedDict
 from app import service
 from app.asks import Ask
 from app.engine.model import ServedModel
-from app.records import Answer
+from app.records import Answer, given_records
 from app.store import histories
 
 MAX_ITEMS = 1000
@@ -43,6 +43,7 @@ OutsideId = Annotated[
 
 SkillIds = Annotated[list[OutsideId], Field(min_length=1, max_length=MAX_SKILLS)]
 Ms = Annotated[int, Field(ge=0, le=LATEST_MS)]
+ElapsedMs = Annotated[int, Field(ge=0, le=LONGEST_MS)]
 
 
 def unquoted(value: Any) -> Any:
@@ -73,8 +74,8 @@ class Interaction(Body):
         description="When it was asked, Unix milliseconds; any clock whose differences are times.",
         examples=[1_700_000_000_000],
     )
-    elapsed_ms: int | None = Field(
-        None, ge=0, le=LONGEST_MS, description="Thinking time on this question.", examples=[21_000]
+    elapsed_ms: ElapsedMs | None = Field(
+        None, description="Thinking time on this question.", examples=[21_000]
     )
     skill_ids: SkillIds | None = Field(
         None,
@@ -166,30 +167,49 @@ class PredictionRequest(Body):
 
     def to_ask(self) -> Ask:
         """Return the ask meant."""
-        return Ask(
-            user_id=self.user_id,
-            question_id=self.question_id,
-            model=self.model,
-            asked_ms=self.asked_ms,
-            skill_ids=self.skill_ids,
-            history=None if self.history is None else [i.to_answer() for i in self.history],
-            knowledge_state=self.knowledge_state,
-        )
+        fields: Any = self.model_dump(exclude_unset=True)
+        return ask_of(fields)
 
 
-@with_config(PredictionRequest.model_config)
-class StoredRequest(TypedDict, total=False):
-    """What most items of a batch are: a `PredictionRequest` without a history, as a dict.
+@with_config(Body.model_config)
+class AnswerFields(TypedDict, total=False):
+    """An `Interaction`, as a dict."""
 
-    Whatever is valid here is valid there and means the same; it takes a third of the time.
+    question_id: Required[OutsideId]
+    correct: Required[bool]
+    asked_ms: Ms | None
+    elapsed_ms: ElapsedMs | None
+    skill_ids: SkillIds | None
+    event_id: OutsideId | None
+
+
+@with_config(Body.model_config)
+class AskFields(TypedDict, total=False):
+    """A `PredictionRequest`, as a dict.
+
+    Whatever is valid here, and stands on something, is valid there and means the same; it takes a
+    third of the time.
     """
 
-    user_id: Required[OutsideId]
+    user_id: OutsideId | None
     question_id: Required[OutsideId]
     model: OutsideId | None
     asked_ms: Ms | None
     skill_ids: SkillIds | None
+    history: Annotated[list[AnswerFields], Field(max_length=MAX_HISTORY)] | None
     knowledge_state: KnowledgeStateWanted
+
+
+def stands_on_something(fields: AskFields) -> bool:
+    """Say whether there is a history to stand on, or a user who may have one."""
+    return fields.get("user_id") is not None or fields.get("history") is not None
+
+
+def ask_of(fields: AskFields) -> Ask:
+    """Return the ask meant."""
+    history = fields.pop("history", None)
+    ask = Ask(**fields)  # type: ignore[arg-type]  # it has none any more
+    return ask if history is None else ask._replace(history=given_records(history))
 
 
 class BatchRequest(Body):

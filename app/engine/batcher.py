@@ -249,7 +249,9 @@ class Batcher(Generic[Item, Result]):
 
     def _dispatch(self) -> None:
         """Give every idle thread a batch, while there is any."""
-        while (self._waiting or self._alone) and self._workers.take(self._dispatch):
+        while (self._waiting or self._alone) and self._workers.take(
+            self._dispatch, is_full=self._is_more_than_a_run
+        ):
             # Threads that stand idle take their share of a burst, which is sooner done in parallel.
             share = math.ceil(len(self._waiting) / (self._workers.idle + 1))
             batch = self._next(min(share, self._bounds.max_items))
@@ -257,6 +259,15 @@ class Batcher(Generic[Item, Result]):
             self._runs[mark] = _Run(batch, self._clock())
             future = self._workers.run(partial(self._timed, [job.item for job in batch]))
             future.add_done_callback(partial(self._report, mark))
+
+    @property
+    def _is_more_than_a_run(self) -> bool:
+        """More wait than go into the next run, about."""
+        if not self._waiting:
+            return False
+        places = next(iter(self._waiting)).places
+        a_run = min(self._bounds.max_items, self._bounds.max_places // places + 1)
+        return len(self._waiting) > 2 * a_run
 
     def _run_here(self) -> None:
         """Run the oldest of the small jobs, as many as fit; the rest in the loop's next turn."""

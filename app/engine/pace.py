@@ -30,6 +30,9 @@ SIZES: Mapping[Provider, tuple[int, ...]] = {"cpu": (1, 8, 16), "cuda": (1, 8, 6
 PLACES = 100
 """Of each window that is measured: a common length, and short enough to be measured at a start."""
 
+A_RUN_S = 0.0005
+"""What a run costs besides: putting it together, handing it over, waking its callers."""
+
 _TIMES = 3
 _GAIN = 0.05
 """A larger run has to save at least this part of an item's cost."""
@@ -72,7 +75,7 @@ def worth_sharing(times: Mapping[int, float]) -> int:
 
     `times` is what runs of so many items took, in seconds.
     """
-    each = {size: spent / size for size, spent in times.items()}
+    each = {size: (A_RUN_S + spent) / size for size, spent in times.items()}
     least = min(each.values())
     return min(size for size, cost in each.items() if cost <= least * (1 + _GAIN))
 

@@ -18,7 +18,9 @@ class Workers:
     """A fixed number of threads, and the right to use one: who holds it never waits for a thread.
 
     A batch is put together only once its thread is free, so that it takes in all that came until
-    then. Everything but the work itself happens in the event loop's thread: there is no lock.
+    then. Where more wait than one batch can hold there is nothing to be taken in: one such batch
+    may lie ready, so that a thread goes on at once and does not wait for the event loop.
+    Everything but the work itself happens in the event loop's thread: there is no lock.
     """
 
     def __init__(self, count: int) -> None:
@@ -26,6 +28,7 @@ class Workers:
         self._count = count
         self._work: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self._idle = count
+        self._is_one_ready = False
         self._waiting: deque[Callable[[], None]] = deque()
 
     @property
@@ -33,21 +36,29 @@ class Workers:
         """Threads that nobody holds."""
         return self._idle
 
-    def take(self, otherwise: Callable[[], None]) -> bool:
+    def take(self, otherwise: Callable[[], None], *, is_full: bool = False) -> bool:
         """Hold a thread if one is idle; if not, `otherwise` is called when one may be.
 
+        With a batch that is full, hold the next thread to be idle, unless somebody waits for it.
         First come, first served; who waits already does not wait twice.
         """
         if self._idle:
             self._idle -= 1
+            return True
+        is_alone = all(waiting == otherwise for waiting in self._waiting)
+        if is_full and is_alone and not self._is_one_ready:
+            self._is_one_ready = True
             return True
         if otherwise not in self._waiting:
             self._waiting.append(otherwise)
         return False
 
     def give_back(self) -> None:
-        """Let go of a thread held."""
-        self._idle += 1
+        """Let go of a thread held; it goes to whoever holds the next one."""
+        if self._is_one_ready:
+            self._is_one_ready = False
+        else:
+            self._idle += 1
         while self._idle and self._waiting:  # who has nothing left to do takes none
             self._waiting.popleft()()
 

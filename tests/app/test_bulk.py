@@ -14,10 +14,12 @@ from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, Histogram
 from pydantic import TypeAdapter, ValidationError
 
-from app.api.schemas import PredictionRequest, StoredRequest
+from app.api.schemas import AskFields, PredictionRequest, ask_of, stands_on_something
 from app.asks import Ask
+from app.records import records_of
 from app.settings import Settings
 from app.telemetry import observe_all
+from models.contract.interaction import NO_KEY
 from tests.app.api.test_operations import samples
 from tests.app.conftest import ARTIFACTS, serving
 from tests.app.store.conftest import redis_socket  # noqa: F401 - a fixture
@@ -230,22 +232,54 @@ GOOD = {
     "asked_ms": st.integers(0, 10**12),
     "skill_ids": st.lists(st.text("ab", min_size=1), min_size=1, max_size=3),
     "knowledge_state": st.booleans() | st.lists(st.just("1")),
-    "history": st.just([]),
     "another": st.just(1),
 }
-ITEM = st.fixed_dictionaries(
-    {}, optional={name: value | ODD for name, value in GOOD.items() if name not in ("history",)}
+ANSWER = {
+    "question_id": GOOD["question_id"],
+    "correct": st.booleans(),
+    "asked_ms": st.none() | GOOD["asked_ms"],
+    "elapsed_ms": st.none() | st.integers(0, 10**6),
+    "skill_ids": st.none() | GOOD["skill_ids"],
+    "event_id": st.none() | GOOD["question_id"],
+}
+SAID = {k: ANSWER[k] for k in ("question_id", "correct")}
+ANSWERED = st.fixed_dictionaries(SAID, optional={k: v for k, v in ANSWER.items() if k not in SAID})
+ODDLY_ANSWERED = st.fixed_dictionaries({}, optional={k: v | ODD for k, v in ANSWER.items()})
+GOOD["history"] = st.none() | st.lists(ANSWERED, max_size=4)
+ITEM = st.fixed_dictionaries({}, optional={name: value | ODD for name, value in GOOD.items()})
+STORED = st.fixed_dictionaries({k: GOOD[k] for k in ("user_id", "question_id")})
+INLINE = st.fixed_dictionaries(
+    {"question_id": GOOD["question_id"], "history": GOOD["history"] | st.lists(ODDLY_ANSWERED)}
 )
 
 
-@given(ITEM | st.fixed_dictionaries({k: GOOD[k] for k in ("user_id", "question_id")}) | ODD)
+@given(ITEM | STORED | INLINE | ODD)
 def test_the_quick_way_to_read_an_item_lets_nothing_else_through(item):
-    """And means the same."""
+    """And means the same: the same question, and a history of the same answers."""
     try:
-        quick = TypeAdapter(StoredRequest).validate_python(item)
+        fields = TypeAdapter(AskFields).validate_python(item)
     except ValidationError:
         return
-    assert Ask(**quick) == PredictionRequest.model_validate(item).to_ask()
+    if not stands_on_something(fields):
+        with pytest.raises(ValidationError, match="user_id is needed"):
+            PredictionRequest.model_validate(item)
+        return
+    request = PredictionRequest.model_validate(item)
+    answers = [one.to_answer() for one in request.history or []]
+
+    for ask in (ask_of(fields), request.to_ask()):
+        assert ask._replace(history=None) == Ask(
+            **{k: v for k, v in item.items() if k != "history"}
+        )
+        if request.history is None:
+            assert ask.history is None
+            continue
+        expected = records_of(answers)
+        expected.interactions["event_key"] = NO_KEY  # of what is not stored there is no event
+        assert ask.history.interactions.tobytes() == expected.interactions.tobytes()
+        assert ask.history.texts.items() <= expected.texts.items()
+        keys = expected.interactions["skills_key"]
+        assert ask.history.texts.keys() == set(keys[keys != NO_KEY].tolist())
 
 
 @given(st.lists(st.floats(0, 20), max_size=30))

@@ -29,3 +29,31 @@ def test_a_wrong_setting_is_named(environ, said):
         Settings.from_env(environ)
 
     assert said in str(caught.value)
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.0.0.7", "kt.example"])
+def test_nobody_serves_the_world_by_mistake(host, tmp_path):
+    """Another address than loopback wants keys, or to be told so in so many words."""
+    with pytest.raises(SettingsInvalid, match="KT_OPEN_TO_ANYONE=1"):
+        Settings.from_env({"KT_HOST": host})
+
+    open_to = Settings.from_env({"KT_HOST": host, "KT_OPEN_TO_ANYONE": "1"})
+    keyed = Settings.from_env({"KT_HOST": host, "KT_KEYS_FILE": str(tmp_path / "keys.json")})
+    assert open_to.host == keyed.host == host
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.8.9.10", "::1", "localhost"])
+def test_this_machine_alone_needs_no_keys(host):
+    """So that one command serves."""
+    assert Settings.from_env({"KT_HOST": host}).keys_file is None
+
+
+def test_a_secret_is_not_shown():
+    """Neither by the settings nor by what is wrong with them."""
+    settings = Settings.from_env({"KT_USER_ID_SECRET": "correct horse battery"})
+
+    assert "horse" not in repr(settings)
+    with pytest.raises(SettingsInvalid) as refusal:
+        Settings.from_env({"KT_USER_ID_SECRET": "short-horse"})
+    assert "horse" not in str(refusal.value)
+    assert "KT_USER_ID_SECRET" in str(refusal.value)

@@ -31,10 +31,10 @@ def lines():
     root.setLevel(before)
 
 
-def samples(client) -> dict[str, dict[tuple, float]]:
+def samples(client, headers=None) -> dict[str, dict[tuple, float]]:
     """Sample name -> labels -> value."""
     found: dict[str, dict[tuple, float]] = {}
-    for family in text_string_to_metric_families(client.get("/metrics").text):
+    for family in text_string_to_metric_families(client.get("/metrics", headers=headers).text):
         for sample in family.samples:
             labels = tuple(sorted(sample.labels.items()))
             found.setdefault(sample.name, {})[labels] = sample.value
