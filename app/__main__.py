@@ -54,8 +54,8 @@ class Server(uvicorn.Server):
         """Begin to stop; a second interrupt does not wait for requests under way."""
         log.info("stopping", extra={"signal": signal.Signals(sig).name})
         app: Any = self.config.app
-        if app.state.tracer is not None:
-            app.state.tracer.drain()
+        if app.state.rollout is not None:
+            app.state.rollout.drain()
         super().handle_exit(sig, frame)
 
 

@@ -105,20 +105,20 @@ class Bulk:
         return outcomes
 
     def _parts(self, asks: Asks, places: Sequence[int]) -> dict[str, _Part]:
-        """Return what each model has to do, by its name."""
+        """Return what each model has to do, by its `state_key`."""
         parts: dict[str, _Part] = {}
         knowledge = self._knowledge
         wanted: dict[str, None] = {}
         for place in places:
             ask, model = asks[place]
-            if model.name not in parts:
-                parts[model.name] = _Part(model)
-            parts[model.name].add(place, ask)
+            if model.state_key not in parts:
+                parts[model.state_key] = _Part(model)
+            parts[model.state_key].add(place, ask)
             if ask.knowledge_state is not False and model is not knowledge:
                 assert ask.user_id is not None
                 wanted[ask.user_id] = None
         if wanted:
-            parts.setdefault(knowledge.name, _Part(knowledge)).add_vectors([*wanted])
+            parts.setdefault(knowledge.state_key, _Part(knowledge)).add_vectors([*wanted])
         return parts
 
     async def _read(self, part: _Part) -> None:
@@ -143,7 +143,7 @@ class Bulk:
         self, part: _Part, parts: Mapping[str, _Part], alone: dict[str, Past]
     ) -> dict[int, Outcome]:
         """Return what became of a part's own asks, by their places in the call."""
-        knowledge = parts.get(self._knowledge.name)
+        knowledge = parts.get(self._knowledge.state_key)
         outcomes: dict[int, Outcome] = {}
         for i, (place, found) in enumerate(zip(part.places, _predictions(part), strict=True)):
             ask = part.asks[i]
@@ -244,12 +244,12 @@ def _alone(ask: Ask, parts: Mapping[str, _Part], alone: dict[str, Past]) -> Past
     assert ask.user_id is not None
     if ask.user_id not in alone:
         crowds = {
-            name: (part.crowd, part.users[ask.user_id])
-            for name, part in parts.items()
+            key: (part.crowd, part.users[ask.user_id])
+            for key, part in parts.items()
             if part.crowd is not None and ask.user_id in part.users
         }
         alone[ask.user_id] = Past(
-            standings={name: crowd.standing(row) for name, (crowd, row) in crowds.items()},
+            standings={key: crowd.standing(row) for key, (crowd, row) in crowds.items()},
             sets={k: v for crowd, _ in crowds.values() for k, v in crowd.sets.items()},
             user_id=ask.user_id,
         )

@@ -7,6 +7,8 @@ TracerError
 ├── RateLimited         the key is used more often than it may be
 ├── KeysInvalid         the file of keys cannot be used
 ├── ModelUnknown        no artifact of that name is served
+├── VersionUnknown      there is no such version of the model
+├── VersionRefused      the version cannot be served; the one of before is
 ├── UserUnknown         nothing was ever recorded for this user
 ├── RequestInvalid      the request contradicts itself, in a way its schema cannot say
 ├── Overloaded          too many ask, or wait, already; try again later
@@ -84,6 +86,18 @@ class ModelUnknown(TracerError):
         super().__init__(
             f"model {name!r} is not served here; served: {', '.join(served) or 'none'}"
         )
+
+
+class VersionUnknown(TracerError):
+    """There is no such version of the model."""
+
+    code = "version_unknown"
+
+
+class VersionRefused(TracerError):
+    """The version cannot be served; the one of before is served on."""
+
+    code = "version_refused"
 
 
 class UserUnknown(TracerError):

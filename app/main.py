@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 
 from fastapi import FastAPI
@@ -18,10 +18,13 @@ from app.api.deps import State
 from app.api.direct import Direct, Service
 from app.api.door import Room
 from app.api.edge import Edge
-from app.engine.engine import open_engine
+from app.candidates import Candidate
+from app.engine.engine import Engine, open_engine
+from app.engine.memory import Memories
 from app.errors import TracerError
 from app.keys import Keyring
 from app.meters import EngineMeter
+from app.rollout import Rollout
 from app.service import Tracer
 from app.settings import Settings
 from app.store.opening import open_store
@@ -45,6 +48,7 @@ def create_app(settings: Settings) -> FastAPI:
     """
     metrics = Metrics()
     deadlines = Deadlines(settings.deadline_ms / 1000)
+    meter = EngineMeter(metrics)
     keyring = None if settings.keys_file is None else Keyring(settings.keys_file)
     gate = Gate(keyring, Names(settings.user_id_secret), metrics)
 
@@ -53,31 +57,34 @@ def create_app(settings: Settings) -> FastAPI:
         began_s = time.monotonic()
         async with AsyncExitStack() as stack:
             try:
-                engine = await stack.enter_async_context(
-                    open_engine(settings, EngineMeter(metrics))
-                )
+                engine = await stack.enter_async_context(open_engine(settings, meter))
                 store = await stack.enter_async_context(
                     open_store(
                         settings, lambda result, n: metrics.states_kept.labels(result).inc(n)
                     )
                 )
-                tracer = Tracer(engine, store.histories, store.states, settings, metrics)
-                EngineMeter(metrics).opened(
-                    engine.provider.requested,
-                    engine.provider.effective,
-                    [(m.name, m.version, m.manifest.network) for m in tracer.models],
-                )
+                memories = Memories(settings.memory_max_bytes, metrics.memories_evicted.inc)
+
+                def traced(engine: Engine, candidates: Mapping[str, Candidate]) -> Tracer:
+                    histories, states = store.histories, store.states
+                    return Tracer(
+                        engine, histories, states, memories, settings, metrics, candidates
+                    )
+
+                meter.opened(engine.provider.requested, engine.provider.effective)
+                rollout = Rollout(engine, traced, memories, settings, meter)
             except TracerError as exc:
                 app.state.start_failure = exc
                 raise
-            app.state.tracer = tracer
+            app.state.rollout = rollout
             if keyring is not None:
-                watching = asyncio.create_task(gate.watch(), name="keys")
-                stack.callback(watching.cancel)
-            await tracer.readiness()
+                stack.callback(asyncio.create_task(gate.watch(), name="keys").cancel)
+            if settings.follow_artifacts_s:
+                stack.callback(asyncio.create_task(rollout.follow(), name="versions").cancel)
+            await rollout.tracer.readiness()
             log.info("started", extra={"seconds": round(time.monotonic() - began_s, 3)})
             yield State(
-                tracer=tracer,
+                rollout=rollout,
                 metrics=metrics,
                 room=Room(settings.requests_max_items, metrics),
                 max_body_bytes=settings.max_body_bytes,
@@ -85,7 +92,7 @@ def create_app(settings: Settings) -> FastAPI:
                 head_timeout_s=settings.head_timeout_s,
                 stuck_after_s=settings.stuck_after_s,
             )
-            tracer.drain()
+            rollout.drain()
         log.info("stopped")
 
     app = Service(
@@ -100,7 +107,7 @@ def create_app(settings: Settings) -> FastAPI:
         generate_unique_id_function=lambda route: route.name,
     )
     app.state.start_failure = None
-    app.state.tracer = None
+    app.state.rollout = None
     for router in (predictions.router, users.router, models.router, health.router):
         app.include_router(router)
     problems.install(app)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from app.telemetry import Metrics
 
 
@@ -13,15 +11,19 @@ class EngineMeter:
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
 
-    def opened(
-        self, requested: str, effective: str, models: Sequence[tuple[str, str, str]]
-    ) -> None:
-        """The engine serves `models` (name, version, network) on a provider."""
+    def opened(self, requested: str, effective: str) -> None:
+        """The engine runs on a provider."""
         self._metrics.provider.labels(requested, effective).set(1)
         is_fallback = requested == "auto" and effective == "cpu"
         self._metrics.provider_fallback.set(is_fallback)
-        for model in models:
-            self._metrics.model.labels(*model).set(1)
+
+    def serves(self, name: str, version: str, network: str) -> None:
+        """A version of a model answers."""
+        self._metrics.model.labels(name, version, network).set(1)
+
+    def retired(self, name: str, version: str, network: str) -> None:
+        """A version of a model answers no more, and is closed."""
+        self._metrics.model.labels(name, version, network).set(0)
 
     def queue_changed(self, model: str, more: int) -> None:
         """So many more windows wait for a run than before, or fewer."""

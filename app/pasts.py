@@ -32,12 +32,12 @@ _SETS_KEPT = 65_536
 class Past:
     """What predictions for one user stand on."""
 
-    standings: dict[str, Standing]  # by model
+    standings: dict[str, Standing]  # by the model's `state_key`, as all here
     sets: Mapping[int, Sequence[int]]  # members of the skill sets that no vocabulary knows
     user_id: str | None = None  # None where the history came with the ask
-    memories: dict[str, Memory] = field(default_factory=dict)  # by model: those that fit
+    memories: dict[str, Memory] = field(default_factory=dict)  # those that fit
     knowledge: asyncio.Task[Scored] | None = None
-    catching_up: dict[str, asyncio.Task[Scored]] = field(default_factory=dict)  # by model
+    catching_up: dict[str, asyncio.Task[Scored]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,12 +73,14 @@ class Pasts:
         self._histories = histories
         self._states = states
         self._metrics = metrics
-        self._rules = {m.name: _state_rule(m) for m in models}
+        self._rules = {m.state_key: _state_rule(m) for m in models}
         self._sets: dict[int, tuple[int, ...]] = {}
 
     async def of_user(self, user_id: str, models: Sequence[ServedModel]) -> Past:
         """Read what these models need of a user."""
-        held = {m.name: self._memories.find(user_id, m.name) for m in models if m.holds_memory}
+        held = {
+            m.state_key: self._memories.find(user_id, m.state_key) for m in models if m.holds_memory
+        }
         with self._metrics.stage("store_read"), self._metrics.watched():
             if len(models) == 1:
                 found = [await self._stand(user_id, models[0], held)]
@@ -90,29 +92,29 @@ class Pasts:
         for model, standing in zip(models, found, strict=True):
             if model.keeps_state:
                 self._metrics.states_found.labels(model.name, _found(standing)).inc()
-            past.standings[model.name] = standing
-            if (one := held.get(model.name)) is not None and standing.is_known:
-                past.memories[model.name] = one.memory
-                past.standings[model.name] = standing._replace(state=one.memory.state)
+            past.standings[model.state_key] = standing
+            if (one := held.get(model.state_key)) is not None and standing.is_known:
+                past.memories[model.state_key] = one.memory
+                past.standings[model.state_key] = standing._replace(state=one.memory.state)
         return past
 
     async def _stand(
         self, user_id: str, model: ServedModel, held: Mapping[str, Held | None]
     ) -> Standing:
-        one = held.get(model.name)
+        one = held.get(model.state_key)
         known = None if one is None else Known(one.history, one.memory.start, one.memory.seen)
-        return await self._states.stand(user_id, self._rules[model.name], known)
+        return await self._states.stand(user_id, self._rules[model.state_key], known)
 
     def forget(self, user_id: str) -> None:
         """Hold nothing of a user any more."""
-        for name in self._rules:
-            self._memories.forget(user_id, name)
+        for key in self._rules:
+            self._memories.forget(user_id, key)
         self._metrics.memory_bytes.set(self._memories.nbytes)
 
     async def of_users(self, user_ids: Sequence[str], model: ServedModel) -> Crowd:
         """Read what a model that keeps states needs of users, in one trip."""
         with self._metrics.stage("store_read"), self._metrics.watched():
-            standings = await self._states.stand_all(user_ids, self._rules[model.name])
+            standings = await self._states.stand_all(user_ids, self._rules[model.state_key])
             keys = self._unknown_sets(standings.interactions, [model])
             sets = await self._named_sets(keys) if keys else {}
         table = standings.table[standings.table["kept"] != SPOILT]
@@ -130,7 +132,7 @@ class Pasts:
         """Return the past that came with an ask."""
         keys = self._unknown_sets(records.interactions, models)
         return Past(
-            standings={m.name: _given(records.interactions, m) for m in models},
+            standings={m.state_key: _given(records.interactions, m) for m in models},
             sets=_members(keys, records.texts),
         )
 
@@ -167,8 +169,8 @@ class Pasts:
 
         `is_shared` says that others will go on from what comes out.
         """
-        standing = past.standings[model.name]
-        asked = _asked(standing, query, past.sets, past.memories.get(model.name))
+        standing = past.standings[model.state_key]
+        asked = _asked(standing, query, past.sets, past.memories.get(model.state_key))
         is_kept = is_shared or not self._keep_nothing_of(model, past)
         if past.user_id is None or not model.keeps_state or not is_kept:
             scored = await model.score(asked)
@@ -180,7 +182,7 @@ class Pasts:
 
     def _keep_nothing_of(self, model: ServedModel, past: Past) -> bool:
         """Say whether what a run makes besides its answer would be of no use to anybody."""
-        is_held = model.name in past.memories
+        is_held = model.state_key in past.memories
         return self._memories.hold_nothing and not (model.state_bytes or is_held)
 
     async def score_all(
@@ -212,21 +214,21 @@ class Pasts:
             standing = crowd.standing(row)
             self._metrics.answers_folded.labels(model.name).inc(standing.new)
             state = answered.result.state[row].tobytes()
-            self._states.keep(crowd.user_ids[row], self._rules[model.name], standing, state)
+            self._states.keep(crowd.user_ids[row], self._rules[model.state_key], standing, state)
         return answered.result
 
     async def _followed(self, model: ServedModel, asked: Asked, past: Past) -> Scored:
         """Go on from the kept state; where that is spoilt, from none, and keep what comes out."""
         assert past.user_id is not None, "only what is stored has a state"
-        standing = past.standings[model.name]
+        standing = past.standings[model.state_key]
         try:
             scored = await model.follow(asked)
         except ScoringFailed:
             if not standing.state and asked.memory is None:
                 raise
             log.warning("state_spoilt", extra={"model": model.name})
-            self._memories.forget(past.user_id, model.name)
-            anew = replace(self._rules[model.name], key="")  # nothing is kept under it
+            self._memories.forget(past.user_id, model.state_key)
+            anew = replace(self._rules[model.state_key], key="")  # nothing is kept under it
             standing = await self._states.stand(past.user_id, anew)
             sets = await self._named_sets(self._unknown_sets(standing.interactions, [model]))
             scored = await model.follow(_asked(standing, asked.query, sets, None))
@@ -240,11 +242,11 @@ class Pasts:
         self._metrics.answers_folded.labels(model.name).inc(standing.new)
         state = b"" if scored.state is None else scored.state.tobytes()
         if state and standing.new:
-            self._states.keep(past.user_id, self._rules[model.name], standing, state)
+            self._states.keep(past.user_id, self._rules[model.state_key], standing, state)
         if scored.memory is not None:
-            past.memories[model.name] = scored.memory
+            past.memories[model.state_key] = scored.memory
             if standing.history.strip(b"\0"):  # one without a name cannot be told from another
-                self._memories.keep(past.user_id, model.name, standing.history, scored.memory)
+                self._memories.keep(past.user_id, model.state_key, standing.history, scored.memory)
                 self._metrics.memory_bytes.set(self._memories.nbytes)
         standing = standing._replace(seen=standing.total, state=state)
         spares_window = scored.memory is not None or not model.reads_whole_window
@@ -252,7 +254,7 @@ class Pasts:
             # The last one gives the query its lag; all of them have been seen.
             last = standing.interactions[-1:]
             standing = standing._replace(interactions=last, first=standing.total - 1)
-        past.standings[model.name] = standing
+        past.standings[model.state_key] = standing
 
 
 def _state_rule(model: ServedModel) -> StateRule:

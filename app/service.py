@@ -6,6 +6,7 @@ A tracer speaks outside ids above and a model's integers below. It knows no HTTP
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 
 from app.asks import DECIMALS, Ask, ModelRef, Prediction, ref_of, selected, unseen_of
 from app.bulk import Bulk
+from app.candidates import Candidate, Comparisons
 from app.engine.engine import Engine
 from app.engine.memory import Memories
 from app.engine.model import Scored, ServedModel
@@ -37,6 +39,8 @@ from models.contract.interaction import (
     UNSEEN,
     Query,
 )
+
+log = logging.getLogger(__name__)
 
 NOBODYS = Query(question=UNSEEN, skills=(UNSEEN,))
 """A question that no model knows."""
@@ -94,14 +98,21 @@ class Tracer:
         engine: Engine,
         histories: Histories,
         states: States,
+        memories: Memories,
         settings: Settings,
         metrics: Metrics,
+        candidates: Mapping[str, Candidate] | None = None,
     ) -> None:
-        """Raise `ArtifactInvalid` where the default or the knowledge model cannot be had."""
+        """Raise `ArtifactInvalid` where the default or the knowledge model cannot be had.
+
+        `candidates` are those of models, by their names.
+        """
         self._engine = engine
         self._histories = histories
-        memories = Memories(settings.memory_max_bytes, evicted=metrics.memories_evicted.inc)
-        self._pasts = Pasts(engine.models.values(), histories, states, metrics, memories)
+        self._candidates = candidates or {}
+        self._comparisons = Comparisons()
+        models = [*engine.models.values(), *(c.model for c in self._candidates.values())]
+        self._pasts = Pasts(models, histories, states, metrics, memories)
         self._metrics = metrics
         self._kept = settings.history_max_items
         self._draining = False
@@ -152,7 +163,13 @@ class Tracer:
     async def predict(self, ask: Ask) -> Prediction:
         """Return how likely the user is to answer the question right, asked now."""
         model = self._model(ask)
-        return await self._predict(ask, model, await self._past(ask, self._needed(ask, model)))
+        found = await self._predict(ask, model, await self._past(ask, self._needed(ask, model)))
+        candidate = self._candidates.get(model.name)
+        if candidate is not None and candidate.model is not model and candidate.is_compared:
+            comparison = self._compared(ask, candidate.model, found["p_correct"])
+            if not self._comparisons.begin(comparison):
+                self._metrics.candidate_asked.labels(model.name, "dropped").inc()
+        return found
 
     async def predict_all(self, asks: Sequence[Ask]) -> list[Prediction | Exception]:
         """Return a prediction or an error for each ask, in order.
@@ -196,7 +213,7 @@ class Tracer:
         history = await self._pasts.read(stored, model)
         touched = np.bincount(history.skills.ravel(), minlength=vocabulary.n_skills)
         newest = stored.interactions["asked_ms"][-1:].tolist()
-        standing = past.standings[model.name]
+        standing = past.standings[model.state_key]
         return KnowledgeState(
             skill_ids=vocabulary.skill_ids,
             names=[vocabulary.skill_names.get(s) for s in vocabulary.skill_ids],
@@ -267,7 +284,29 @@ class Tracer:
     # -- inside --------------------------------------------------------------------------------
 
     def _model(self, ask: Ask) -> ServedModel:
-        return self._default if ask.model is None else self._engine.model(ask.model)
+        model = self._default if ask.model is None else self._engine.model(ask.model)
+        candidate = self._candidates.get(model.name)
+        if candidate is None or not candidate.answers(ask.user_id):
+            return model
+        self._metrics.candidate_asked.labels(model.name, "answered").inc()
+        return candidate.model
+
+    async def _compared(self, ask: Ask, candidate: ServedModel, p_correct: float) -> None:
+        """Ask a candidate what has been answered, and note how far it is from that."""
+        try:
+            past = await self._past(ask, [candidate])
+            scored = await self._pasts.score(candidate, _query_of(ask, candidate), past)
+        except Exception as exc:  # a candidate may be anything; nobody waits for it
+            log.warning(
+                "candidate_failed",
+                extra={"model": candidate.name, "version": candidate.version},
+                exc_info=exc,
+            )
+            self._metrics.candidate_asked.labels(candidate.name, "failed").inc()
+            return
+        difference = abs(scored.p_correct - p_correct)
+        self._metrics.candidate_difference.labels(candidate.name).observe(difference)
+        self._metrics.candidate_asked.labels(candidate.name, "compared").inc()
 
     def _needed(self, ask: Ask, model: ServedModel) -> list[ServedModel]:
         if ask.knowledge_state is False or model is self._knowledge:
@@ -289,7 +328,7 @@ class Tracer:
         for ask, model in asks.values():
             if ask.history is None and ask.user_id is not None:
                 models = self._needed(ask, model)
-                needed.setdefault(ask.user_id, {}).update({m.name: m for m in models})
+                needed.setdefault(ask.user_id, {}).update({m.state_key: m for m in models})
         reads: dict[str, asyncio.Task[Past]] = {}
 
         async def one(ask: Ask, model: ServedModel) -> Prediction:
@@ -309,9 +348,7 @@ class Tracer:
         return await self._predict(ask, model, past)
 
     async def _predict(self, ask: Ask, model: ServedModel, past: Past) -> Prediction:
-        vocabulary = model.vocabulary
-        asked_ms = UNKNOWN_MS if ask.asked_ms is None else ask.asked_ms
-        query = vocabulary.query(ask.question_id, ask.skill_ids, asked_ms)
+        vocabulary, query = model.vocabulary, _query_of(ask, model)
         wanted = ask.knowledge_state is not False
         if wanted and model is not self._knowledge:
             scored, knowing = await asyncio.gather(
@@ -326,7 +363,7 @@ class Tracer:
                 _vector_of(knowing), ask.knowledge_state, self._knowledge.vocabulary
             )
             unseen += [u for u in unknown if u not in unseen]
-        standing = past.standings[model.name]
+        standing = past.standings[model.state_key]
         is_empty = standing.kept == 0
         self._metrics.predictions.labels(model.name, "true" if is_empty else "false").inc()
         self._metrics.history_length.observe(standing.kept)
@@ -351,17 +388,22 @@ class Tracer:
 
     async def _caught_up(self, model: ServedModel, past: Past) -> None:
         """Let all answers be seen once, before several asks go on from there."""
-        is_read = not model.holds_memory or model.name in past.memories
-        if not model.keeps_state or (past.standings[model.name].new == 0 and is_read):
+        is_read = not model.holds_memory or model.state_key in past.memories
+        if not model.keeps_state or (past.standings[model.state_key].new == 0 and is_read):
             return
         if model is self._knowledge:
             await self._knowledge_of(past)
             return
-        if model.name not in past.catching_up:
-            past.catching_up[model.name] = asyncio.create_task(
+        if model.state_key not in past.catching_up:
+            past.catching_up[model.state_key] = asyncio.create_task(
                 self._pasts.score(model, NOBODYS, past, is_shared=True)
             )
-        await past.catching_up[model.name]
+        await past.catching_up[model.state_key]
+
+
+def _query_of(ask: Ask, model: ServedModel) -> Query:
+    asked_ms = UNKNOWN_MS if ask.asked_ms is None else ask.asked_ms
+    return model.vocabulary.query(ask.question_id, ask.skill_ids, asked_ms)
 
 
 async def _each(

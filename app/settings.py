@@ -6,9 +6,9 @@ import os
 from collections.abc import Mapping
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
 
 from app.errors import TracerError
 
@@ -21,6 +21,16 @@ class SettingsInvalid(TracerError):
     code = "settings_invalid"
 
 
+def _pairs(text: Any) -> Any:
+    """Read `a=1,b=2`."""
+    if not isinstance(text, str):
+        return text
+    pairs = [part.split("=") for part in text.split(",") if part.strip()]
+    if any(len(pair) != 2 or not all(map(str.strip, pair)) for pair in pairs):
+        raise ValueError("MODEL=VERSION, with commas between them, is expected")
+    return {model.strip(): version.strip() for model, version in pairs}
+
+
 class Settings(BaseModel):
     """The service's settings; each is read from `KT_` and its name in capitals."""
 
@@ -31,6 +41,15 @@ class Settings(BaseModel):
     artifact_dir: Path = Field(Path("artifacts"), description="Folder of <model>/<version>/.")
     default_model: str = Field("dkt_asked", description="Model of a request that names none.")
     knowledge_model: str = Field("dkt", description="Model whose vector is the knowledge state.")
+    model_versions: Annotated[dict[str, str], BeforeValidator(_pairs)] = Field(
+        {}, description="Versions to serve, as in `dkt=3,saint_plus=2`; of other models the newest."
+    )
+    follow_artifacts_s: float = Field(
+        0.0,
+        ge=0,
+        le=86_400,
+        description="Looks so often for newer versions of models, and serves them; 0 never does.",
+    )
     provider: Literal["auto", "cpu", "cuda"] = Field(
         "auto", description="Execution provider. `cuda` refuses to start without one."
     )

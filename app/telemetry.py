@@ -39,6 +39,7 @@ _DURATIONS_S = (
 )
 _ITEMS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 _HISTORY = (0, 1, 5, 20, 50, 100, 200, 500, 1000, 2000, 4096)
+_DIFFERENCES = (0.0001, 0.001, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5)
 _RATIOS = (1.0, 1.1, 1.25, 1.5, 2.0, 3.0, 5.0, 10.0)
 
 
@@ -151,8 +152,24 @@ class Metrics:
         self.provider_fallback = self._gauge(
             "kt_provider_fallback", "1 where the provider had is not the one hoped for."
         )
+        self.candidate_difference = self._histogram(
+            "kt_candidate_difference",
+            "Between a candidate's probability and that of the version served, without its sign.",
+            _DIFFERENCES,
+            "model",
+        )
+        self.candidate_asked = self._counter(
+            "kt_candidate_asked",
+            "Questions put to a candidate: answered by it, compared, failed, or dropped.",
+            "model",
+            "result",
+        )
         self.model = self._gauge(
-            "kt_model_info", "Artifacts served.", "model", "version", "network"
+            "kt_model_info",
+            "1 for each artifact that answers, 0 for one that did.",
+            "model",
+            "version",
+            "network",
         )
         for stage in STAGES:
             self.stage_duration.labels(stage)

@@ -32,7 +32,7 @@ from rich.table import Table
 
 from app.engine.artifact import Artifact, open_artifact
 from app.engine.asked import Asked, encoded
-from app.engine.engine import newest_versions
+from app.engine.versions import newest_versions
 from benchmarks.generator import Load, closed_loop, each_once, post, side_by_side
 from benchmarks.load import answers_of, store
 from benchmarks.report import machine, middle

@@ -30,7 +30,7 @@ from rich.console import Console
 from rich.table import Table
 
 from app.engine.artifact import open_artifact
-from app.engine.engine import newest_versions
+from app.engine.versions import newest_versions
 from app.store.keys import HISTORY, STATES
 from benchmarks.generator import drawn_loop, each_once, post
 from benchmarks.report import machine

@@ -24,7 +24,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 from app.engine.artifact import open_artifact
-from app.engine.engine import newest_versions
+from app.engine.versions import newest_versions
 from benchmarks.generator import Load, closed_loop, each_once, post
 from benchmarks.lengths import drawn
 from benchmarks.report import machine, middle

@@ -30,7 +30,7 @@ from rich.table import Table
 
 from app.engine.artifact import Artifact, open_artifact
 from app.engine.cores import usable_cores
-from app.engine.engine import newest_versions
+from app.engine.versions import newest_versions
 from benchmarks.generator import closed_loop, each_once, post
 from benchmarks.load import USERS, answers_of, store
 from benchmarks.report import machine, middle

@@ -34,8 +34,8 @@ from rich.table import Table
 
 from app.engine.artifact import Artifact, open_artifact
 from app.engine.cores import usable_cores
-from app.engine.engine import newest_versions
 from app.engine.providers import session_options
+from app.engine.versions import newest_versions
 from benchmarks.report import machine, middle
 from benchmarks.server import ROOT
 from models.commands import at_least, picture_to_write

@@ -30,7 +30,7 @@ from rich.progress import track
 from rich.table import Table
 
 from app.engine.artifact import Artifact, open_artifact
-from app.engine.engine import newest_versions
+from app.engine.versions import newest_versions
 from app.records import Answer, records_of
 from benchmarks.report import machine, middle
 from benchmarks.server import ROOT, empty_server, own_server

@@ -11,6 +11,7 @@ from app.api.callers import Caller, Needs
 from app.api.door import Room
 from app.api.schemas import PathId
 from app.api.writing import json_of
+from app.rollout import Rollout
 from app.service import Tracer
 from app.telemetry import Metrics
 
@@ -18,7 +19,7 @@ from app.telemetry import Metrics
 class State(TypedDict):
     """What the lifespan of the application hands to every request."""
 
-    tracer: Tracer
+    rollout: Rollout
     metrics: Metrics
     room: Room
     max_body_bytes: int
@@ -31,8 +32,13 @@ class State(TypedDict):
 
 
 async def _tracer(request: Request) -> Tracer:
-    tracer: Tracer = request.state.tracer
-    return tracer
+    rollout: Rollout = request.state.rollout
+    return rollout.tracer
+
+
+async def _rollout(request: Request) -> Rollout:
+    rollout: Rollout = request.state.rollout
+    return rollout
 
 
 async def _metrics(request: Request) -> Metrics:
@@ -63,6 +69,7 @@ async def _writer(request: Request) -> Writer:
 
 
 TracerDep = Annotated[Tracer, Depends(_tracer)]
+RolloutDep = Annotated[Rollout, Depends(_rollout)]
 MetricsDep = Annotated[Metrics, Depends(_metrics)]
 StuckAfterDep = Annotated[float, Depends(_stuck_after_s)]
 WriterDep = Annotated[Writer, Depends(_writer)]
@@ -70,6 +77,7 @@ WriterDep = Annotated[Writer, Depends(_writer)]
 Predicts = Annotated[Caller, Depends(Needs("predict"))]
 Reads = Annotated[Caller, Depends(Needs("read"))]
 Writes = Annotated[Caller, Depends(Needs("write"))]
+Administers = Annotated[Caller, Depends(Needs("admin"))]
 Measures = Annotated[Caller, Depends(Needs("metrics"))]
 """The caller, who has that scope."""
 

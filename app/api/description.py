@@ -9,7 +9,14 @@ from fastapi import FastAPI
 from pydantic import BaseModel
 
 from app.api.problems import MEDIA_TYPE
-from app.api.schemas import BatchRequest, Interactions, PredictionRequest, Problem
+from app.api.schemas import (
+    BatchRequest,
+    Interactions,
+    Offer,
+    PredictionRequest,
+    Problem,
+    Version,
+)
 
 REF = "#/components/schemas/"
 
@@ -17,7 +24,7 @@ _WHEN = {
     400: "The body is not JSON.",
     401: "A key is needed, and none or an unknown one was shown.",
     403: "The key lacks the scope that this needs.",
-    404: "There is no such model.",
+    404: "There is no such model, or no such version of it.",
     413: "The body is larger than `KT_MAX_BODY_BYTES`.",
     415: "The body is not said to be JSON.",
     422: "A field is absent, unknown, mistyped or out of bounds; `errors` names each.",
@@ -57,7 +64,14 @@ def complete(app: FastAPI) -> None:
         if app.openapi_schema is None:
             document = plain()
             schemas = document.setdefault("components", {}).setdefault("schemas", {})
-            for model in (PredictionRequest, BatchRequest, Interactions, Problem):
+            for model in (
+                PredictionRequest,
+                BatchRequest,
+                Interactions,
+                Version,
+                Offer,
+                Problem,
+            ):
                 schema = model.model_json_schema(ref_template=REF + "{model}")
                 schemas.update(schema.pop("$defs", {}))
                 schemas[model.__name__] = schema

@@ -62,7 +62,7 @@ async def predict(request: Request, caller: Predicts) -> Response:
 
 async def prediction(state: State, caller: Caller, body: bytes) -> bytes:
     """Answer a body of `POST /predict`: for the route, and for `app.api.direct` before it."""
-    found = await state["tracer"].predict(caller.ask(_asked(body)))
+    found = await state["rollout"].tracer.predict(caller.ask(_asked(body)))
     with state["metrics"].stage("serialize"):
         return json_of(found)
 

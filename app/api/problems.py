@@ -32,6 +32,8 @@ from app.errors import (
     StoreUnavailable,
     TracerError,
     UserUnknown,
+    VersionRefused,
+    VersionUnknown,
 )
 from app.settings import SettingsInvalid
 from app.telemetry import current_request
@@ -97,11 +99,13 @@ STATUS: dict[type[TracerError], int] = {
     KeyUnknown: 401,
     ScopeMissing: 403,
     ModelUnknown: 404,
+    VersionUnknown: 404,
     UserUnknown: 404,
     HeadTooSlow: 408,
     BodyTooLarge: 413,
     MediaTypeUnsupported: 415,
     RequestInvalid: 422,
+    VersionRefused: 422,
     FieldsInvalid: 422,
     Overloaded: 429,
     RateLimited: 429,

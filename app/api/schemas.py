@@ -21,7 +21,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 from typing_extensions import TypedDict
 
-from app import service
+from app import rollout, service
 from app.asks import Ask
 from app.engine.model import ServedModel
 from app.records import Answer, given_records
@@ -428,6 +428,62 @@ class ModelDetail(BaseModel):
     version: str
     manifest: Mapping[str, Any] = Field(description="`manifest.json` of the artifact.")
     card: str = Field(description="The model card, Markdown.")
+
+
+class Version(Body):
+    """A version of a model."""
+
+    version: OutsideId = Field(description="Its folder in the artifact folder.", examples=["4"])
+
+
+class Offer(Version):
+    """A candidate, and what it is for."""
+
+    share: float = Field(
+        0.0, ge=0, le=1, strict=False, description="Of the users who are answered by it."
+    )
+    compare: bool = Field(False, description="Ask it beside the one served, whose answer goes out.")
+
+    @model_validator(mode="after")
+    def _is_for_something(self) -> Offer:
+        if not (self.share or self.compare):
+            raise PydanticCustomError(
+                "offer_of_nothing", "a share above 0 or compare: true is needed"
+            )
+        return self
+
+
+class CandidateOf(BaseModel):
+    """The candidate of a model."""
+
+    version: str
+    share: float
+    compare: bool
+
+
+class Versions(BaseModel):
+    """The versions of a model."""
+
+    @staticmethod
+    def content_of(lineup: rollout.Lineup) -> dict[str, Any]:
+        """Return the JSON content."""
+        candidate = lineup.candidate
+        return {
+            "current": lineup.current,
+            "before": lineup.before,
+            "candidate": candidate
+            and {
+                "version": candidate.model.version,
+                "share": candidate.share,
+                "compare": candidate.is_compared,
+            },
+            "there": lineup.there,
+        }
+
+    current: str = Field(description="Answers.")
+    before: str | None = Field(description="Answered before it: what a roll back goes to.")
+    candidate: CandidateOf | None
+    there: list[str] = Field(description="In the artifact folder, oldest first.")
 
 
 class Liveness(BaseModel):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import re
 import time
 from collections.abc import AsyncIterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -22,10 +21,10 @@ from app.engine.model import ServedModel
 from app.engine.observer import Observer
 from app.engine.pace import Pace
 from app.engine.providers import Provider, ProviderChoice, choose_provider
+from app.engine.versions import chosen_versions
 from app.engine.workers import Workers
-from app.errors import ArtifactInvalid, ModelUnknown, ProviderUnavailable
+from app.errors import ModelUnknown, ProviderUnavailable
 from app.settings import Settings
-from models.contract.artifact import MANIFEST
 
 log = logging.getLogger(__name__)
 
@@ -44,11 +43,16 @@ _INLINE_MANY = 8192
 
 
 class Engine:
-    """The served models by name, and the provider that runs them."""
+    """The served models by name, and the provider that runs them: as they are at one moment."""
 
-    def __init__(self, models: Mapping[str, ServedModel], provider: ProviderChoice) -> None:
+    def __init__(self, models: Mapping[str, ServedModel], opener: Opener) -> None:
         self.models = models
-        self.provider = provider
+        self.opener = opener
+
+    @property
+    def provider(self) -> ProviderChoice:
+        """What runs the models."""
+        return self.opener.provider
 
     def model(self, name: str) -> ServedModel:
         """Return a model; raise `ModelUnknown` where none of that name is served."""
@@ -59,19 +63,115 @@ class Engine:
 
     def stuck_s(self) -> float:
         """Return the age of the oldest run that has not come back, 0 for none."""
-        return max((model.stuck_s() for model in self.models.values()), default=0.0)
+        return self.opener.stuck_s()
+
+    def with_model(self, model: ServedModel) -> Engine:
+        """Return an engine that serves this model in place of the one of its name."""
+        return Engine({**self.models, model.name: model}, self.opener)
+
+
+class Opener:
+    """Opens models, gives them queues on one set of threads, and closes them."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        provider: ProviderChoice,
+        workers: Workers,
+        observer: Observer | None,
+    ) -> None:
+        self.provider = provider
+        self._settings = settings
+        self._workers = workers
+        self._observer = observer
+        self._bounds = Bounds(
+            max_items=settings.batch_max_items,
+            max_places=settings.batch_max_places,
+            max_waiting=settings.queue_max_items,
+        )
+        self._queues: dict[ServedModel, AsyncExitStack] = {}
+
+    async def open(self, folder: Path) -> ServedModel:
+        """Return the model in `<model>/<version>`, proved, warm and ready to be asked.
+
+        Raises `ArtifactInvalid` or `ProviderUnavailable`. What is served meanwhile goes on.
+        """
+        return await self.serve(await asyncio.to_thread(_open, folder, self.provider.effective))
+
+    async def serve(self, artifact: Artifact) -> ServedModel:
+        """Return the model of an open artifact, behind queues."""
+        name, pace, kept = artifact.manifest.name, artifact.pace, artifact.kept
+        queues = AsyncExitStack()
+        windows = await self._queue(
+            queues, name, artifact.scorer, _paced(self._bounds, pace.window_places)
+        )
+        following, many = None, None
+        if kept is not None:
+            following = await self._queue(queues, name, kept, _kept_bounds(self._bounds, pace))
+        if isinstance(kept, KeptScorer):
+            many = await self._queue_of_many(queues, name, kept)
+        model = ServedModel(artifact, windows, following, many)
+        self._queues[model] = queues
+        return model
+
+    async def close(self, model: ServedModel) -> None:
+        """Answer who waits for a model, and take no more."""
+        await self._queues.pop(model).aclose()
+
+    async def aclose(self) -> None:
+        """Close every model."""
+        await asyncio.gather(*(self.close(model) for model in [*self._queues]))
+
+    def stuck_s(self) -> float:
+        """Return the age of the oldest run that has not come back, 0 for none."""
+        return max((model.stuck_s() for model in self._queues), default=0.0)
+
+    async def _queue(
+        self, queues: AsyncExitStack, name: str, score: Score[Asked, Result], bounds: Bounds
+    ) -> Batcher[Asked, Result]:
+        batcher = Batcher(
+            name,
+            score,
+            self._workers,
+            bounds,
+            drain_s=self._settings.drain_s,
+            observer=self._observer,
+            rows=lambda asked: len(asked.interactions),
+        )
+        return await queues.enter_async_context(batcher)
+
+    async def _queue_of_many(
+        self, queues: AsyncExitStack, name: str, kept: KeptScorer
+    ) -> Batcher[AskedMany, ManyScore | Exception]:
+        batcher: Batcher[AskedMany, ManyScore | Exception] = Batcher(
+            name,
+            ManyScorer(kept),
+            self._workers,
+            replace(
+                self._bounds,
+                max_items=1,
+                max_inline_places=_INLINE_MANY,
+                max_inline_rows=_INLINE_MANY,
+            ),
+            drain_s=self._settings.drain_s,
+            observer=self._observer,
+            rows=lambda asked: asked.work,
+            windows=lambda asked: len(asked.queries),
+        )
+        return await queues.enter_async_context(batcher)
 
 
 @asynccontextmanager
 async def open_engine(
     settings: Settings, observer: Observer | None = None
 ) -> AsyncIterator[Engine]:
-    """Open the newest version of every model in `settings.artifact_dir`, and serve them.
+    """Open every model in `settings.artifact_dir`, and serve them.
 
-    Raises `ArtifactInvalid` where one of them cannot be served, and `ProviderUnavailable`. Leaving
-    drains every queue.
+    Of each the newest version, or the one that `settings.model_versions` names. Raises
+    `ArtifactInvalid` where one of them cannot be served, and `ProviderUnavailable`. Leaving drains
+    every queue.
     """
-    folders = newest_versions(settings.artifact_dir)
+    folders = chosen_versions(settings.artifact_dir, settings.model_versions)
     choice = choose_provider(settings.provider)
     count = settings.threads or usable_cores()
     try:
@@ -83,59 +183,15 @@ async def open_engine(
         artifacts = await _open_all(folders, choice, count)
     if choice.fallback_reason:
         log.warning("provider_fallback", extra={"reason": choice.fallback_reason})
-    bounds = Bounds(
-        max_items=settings.batch_max_items,
-        max_places=settings.batch_max_places,
-        max_waiting=settings.queue_max_items,
-    )
     # On a GPU one run at a time: what comes meanwhile is better off together in the next.
     side_by_side = count if choice.effective == "cpu" else 1
-    async with AsyncExitStack() as stack:
-        workers = await stack.enter_async_context(Workers(side_by_side))
-
-        async def shared(
-            name: str, score: Score[Asked, Result], bounds: Bounds
-        ) -> Batcher[Asked, Result]:
-            batcher = Batcher(
-                name,
-                score,
-                workers,
-                bounds,
-                drain_s=settings.drain_s,
-                observer=observer,
-                rows=lambda asked: len(asked.interactions),
-            )
-            return await stack.enter_async_context(batcher)
-
-        async def in_bulk(name: str, kept: KeptScorer) -> Batcher[AskedMany, ManyScore | Exception]:
-            batcher: Batcher[AskedMany, ManyScore | Exception] = Batcher(
-                name,
-                ManyScorer(kept),
-                workers,
-                replace(
-                    bounds,
-                    max_items=1,
-                    max_inline_places=_INLINE_MANY,
-                    max_inline_rows=_INLINE_MANY,
-                ),
-                drain_s=settings.drain_s,
-                observer=observer,
-                rows=lambda asked: asked.work,
-                windows=lambda asked: len(asked.queries),
-            )
-            return await stack.enter_async_context(batcher)
-
-        models = {}
-        for artifact in artifacts:
-            name, pace = artifact.manifest.name, artifact.pace
-            windows = await shared(name, artifact.scorer, _paced(bounds, pace.window_places))
-            kept, many = None, None
-            if artifact.kept is not None:
-                kept = await shared(name, artifact.kept, _kept_bounds(bounds, pace))
-            if isinstance(artifact.kept, KeptScorer):
-                many = await in_bulk(name, artifact.kept)
-            models[name] = ServedModel(artifact, windows, kept, many)
-        yield Engine(models, choice)
+    async with Workers(side_by_side) as workers:
+        opener = Opener(settings, choice, workers, observer)
+        try:
+            models = [await opener.serve(artifact) for artifact in artifacts]
+            yield Engine({model.name: model for model in models}, opener)
+        finally:
+            await opener.aclose()
 
 
 def _paced(bounds: Bounds, most: int) -> Bounds:
@@ -154,38 +210,6 @@ def _kept_bounds(bounds: Bounds, pace: Pace) -> Bounds:
         max_inline_rows=_INLINE_ROWS,
         max_inline_items=min(pace.next_items, bounds.max_items),
     )
-
-
-def newest_versions(artifact_dir: Path) -> list[Path]:
-    """Return `<model>/<version>` of each model's newest version: 10 is newer than 9.
-
-    Raises `ArtifactInvalid` where there is no folder or no model in it.
-    """
-    if not artifact_dir.is_dir():
-        raise ArtifactInvalid(
-            f"{artifact_dir} is no folder; KT_ARTIFACT_DIR names <model>/<version>/"
-        )
-    newest = [
-        max(versions, key=lambda folder: _in_order(folder.name))
-        for model in sorted(_folders(artifact_dir))
-        if (versions := [v for v in _folders(model) if (v / MANIFEST).is_file()])
-    ]
-    if not newest:
-        raise ArtifactInvalid(
-            f"{artifact_dir} holds no model; "
-            f"`python -m export RUN {artifact_dir}/<model>/<version>` puts one there"
-        )
-    return newest
-
-
-def _folders(parent: Path) -> list[Path]:
-    return [f for f in parent.iterdir() if f.is_dir() and not f.name.startswith(".")]
-
-
-def _in_order(version: str) -> list[tuple[bool, int, str]]:
-    """Return what sorts versions as people read them: runs of digits as numbers."""
-    parts = re.findall(r"\d+|\D+", version)
-    return [(p.isdigit(), int(p) if p.isdigit() else 0, p) for p in parts]
 
 
 async def _open_all(folders: list[Path], choice: ProviderChoice, threads: int) -> list[Artifact]:

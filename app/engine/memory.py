@@ -103,7 +103,6 @@ class Memories:
     def __init__(
         self,
         max_bytes: int,
-        *,
         evicted: Callable[[int], None] = lambda _: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -153,6 +152,11 @@ class Memories:
         """Hold nothing of a user by this model any more."""
         if (user_id, model) in self._held:
             self._drop((user_id, model))
+
+    def retire(self, model: str) -> None:
+        """Hold nothing by a model that is served no more."""
+        for key in [key for key in self._held if key[1] == model]:
+            self._drop(key)
 
     def _make_room(self) -> None:
         gone = 0

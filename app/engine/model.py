@@ -46,6 +46,8 @@ class ServedModel:
     ) -> None:
         """`kept` is there where the artifact goes on from what is kept, `many` from states."""
         self._artifact = artifact
+        self.state_key = artifact.state_key
+        """Names the model, its version and its very files: no two that differ share one."""
         self._windows = windows
         self._kept = kept
         self._many = many
@@ -89,11 +91,6 @@ class ServedModel:
     def keeps_state(self) -> bool:
         """It can go on from a state: `follow` does so."""
         return self._artifact.kept is not None
-
-    @property
-    def state_key(self) -> str:
-        """Names the model, its version and its very files."""
-        return self._artifact.state_key
 
     @property
     def state_bytes(self) -> int:

@@ -25,7 +25,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from app.engine.engine import newest_versions
+from app.engine.versions import newest_versions
 from benchmarks.generator import Load, post
 from benchmarks.load import USERS, Case, empty_case
 from benchmarks.peers.histories import fill, own_store

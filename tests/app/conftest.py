@@ -13,7 +13,7 @@ import pytest
 import uvicorn
 
 from app.api.door import Door
-from app.engine.engine import newest_versions
+from app.engine.versions import newest_versions
 from app.main import create_app
 from app.settings import Settings
 

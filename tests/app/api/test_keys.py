@@ -18,10 +18,20 @@ from app.keys import main as keys_command
 from app.main import create_app
 from app.settings import Settings
 from tests.app.api.test_operations import samples
+from tests.app.conftest import SHIPPED
 from tests.app.store.conftest import redis_socket  # noqa: F401 - a fixture
 
 ASK = {"question_id": "17", "history": [], "knowledge_state": False}
 ANSWERS = {"interactions": [{"question_id": "17", "correct": True}]}
+
+BODIES = {
+    "predict": ASK,
+    "batch": {"items": [ASK]},
+    "interactions": ANSWERS,
+    "current": {"version": SHIPPED["dkt"].name},
+    "candidate": {"version": "2", "share": 0.5},
+}
+"""What a path is sent, by its last part."""
 
 NEEDED = {
     ("POST", "/predict"): "predict",
@@ -33,6 +43,11 @@ NEEDED = {
     ("GET", "/metrics"): "metrics",
     ("GET", "/models"): None,  # any key
     ("GET", "/models/{name}"): None,
+    ("GET", "/models/{name}/versions"): None,
+    ("PUT", "/models/{name}/current"): "admin",
+    ("POST", "/models/{name}/rollback"): "admin",
+    ("PUT", "/models/{name}/candidate"): "admin",
+    ("DELETE", "/models/{name}/candidate"): "admin",
 }
 
 
@@ -159,14 +174,18 @@ def test_a_key_opens_what_its_scopes_say_and_nothing_else(serve, keys):
 
     def status(method: str, path: str, headers: dict) -> int:
         path = path.replace("{user_id}", "u").replace("{name}", "dkt")
-        body = ASK if path == "/predict" else {"items": [ASK]} if "batch" in path else ANSWERS
-        content = {"json": body} if method == "POST" else {}
+        body = BODIES.get(path.rpartition("/")[2])
+        content = {} if body is None else {"json": body}
         return client.request(method, path, headers=headers, **content).status_code
 
     for (method, path), needed in NEEDED.items():
         for scope, headers in shown.items():
-            expected = 200 if needed in (scope, None) else 403
-            assert status(method, path, headers) == expected, (path, scope)
+            found = status(method, path, headers)
+            if needed in (scope, None):  # there is one version alone: nothing to go back to
+                is_lacking = "rollback" in path or (method, path[-9:]) == ("PUT", "candidate")
+                assert found == (404 if is_lacking else 200), (path, scope)
+            else:
+                assert found == 403, (path, scope)
         assert status(method, path, {}) == 401
         assert status(method, path, {"authorization": "Bearer kt_guessed"}) == 401
         assert status(method, path, {"authorization": "Basic a2V5"}) == 401

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from app.engine.asked import Asked
-from app.engine.engine import newest_versions, open_engine
+from app.engine.engine import open_engine
+from app.engine.versions import newest_versions
 from app.errors import ArtifactInvalid, ModelUnknown, NotReady, Overloaded
 from app.settings import Settings
 from models.contract.interaction import INTERACTION

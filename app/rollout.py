@@ -1,0 +1,219 @@
+"""Versions of models change while requests run.
+
+A new version is opened beside the old one, proved and warmed; then a tracer is made that has it,
+and whoever asks from then on asks that one. Requests under way keep the tracer that they began
+with, so no answer is half of one version and half of another; the old version is closed when the
+last of them must have ended. States and memories are kept by version: none is read by another.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+from app.candidates import Candidate
+from app.engine.engine import Engine
+from app.engine.memory import Memories
+from app.engine.model import ServedModel
+from app.engine.versions import newest_versions, versions_of
+from app.errors import ArtifactInvalid, TracerError, VersionRefused, VersionUnknown
+from app.meters import EngineMeter
+from app.service import Tracer
+from app.settings import Settings
+
+log = logging.getLogger(__name__)
+
+_MARGIN_S = 1.0
+
+MakeTracer = Callable[[Engine, Mapping[str, Candidate]], Tracer]
+
+
+class Lineup(NamedTuple):
+    """Which versions of a model there are, and what each does."""
+
+    current: str
+    before: str | None  # what a roll back goes to
+    candidate: Candidate | None
+    there: list[str]  # in the artifact folder, oldest first
+
+
+class Rollout:
+    """The tracer of the moment, and the changes of it. Belongs to the event loop's thread."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        make: MakeTracer,
+        memories: Memories,
+        settings: Settings,
+        meter: EngineMeter,
+    ) -> None:
+        """Raise `ArtifactInvalid` where no tracer can be made of this engine."""
+        self._make = make
+        self._memories = memories
+        self._settings = settings
+        self._meter = meter
+        self._engine = engine
+        self._candidates: dict[str, Candidate] = {}
+        self._before: dict[str, str] = {}
+        self._refused: set[tuple[str, str]] = set()  # versions that were not taken when followed
+        self._changing = asyncio.Lock()
+        self._closing: set[asyncio.Task[None]] = set()
+        self._is_draining = False
+        self.tracer = make(engine, {})
+        for model in engine.models.values():
+            meter.serves(model.name, model.version, model.manifest.network)
+
+    def drain(self) -> None:
+        """Say from now on that the service is not ready; requests are answered still."""
+        self._is_draining = True
+        self.tracer.drain()
+
+    def lineup(self, name: str) -> Lineup:
+        """Return how the versions of a model stand; raise `ModelUnknown`."""
+        model = self._engine.model(name)
+        try:
+            there = [f.name for f in versions_of(self._settings.artifact_dir).get(name, [])]
+        except (ArtifactInvalid, OSError):  # the folder is gone; what is open is served on
+            there = []
+        return Lineup(model.version, self._before.get(name), self._candidates.get(name), there)
+
+    async def serve(self, name: str, version: str) -> ServedModel:
+        """Let this version answer from now on; it is opened first, if it is not the candidate.
+
+        Raises `VersionUnknown`, `VersionRefused` or `ProviderUnavailable`; nothing changes then.
+        """
+        async with self._changing:
+            old = self._engine.models.get(name)
+            if old is not None and old.version == version:
+                return old
+            candidate = self._candidates.get(name)
+            is_promoted = candidate is not None and candidate.model.version == version
+            if candidate is not None and is_promoted:
+                model = candidate.model
+            else:
+                model = await self._opened(name, version)
+            others = {n: c for n, c in self._candidates.items() if n != name or not is_promoted}
+            await self._become(self._engine.with_model(model), others, opened=model)
+            if old is not None:
+                self._before[name] = old.version
+                self._retire(old)
+            self._meter.serves(model.name, model.version, model.manifest.network)
+            log.info("model_served", extra={"model": name, "version": version})
+            return model
+
+    async def roll_back(self, name: str) -> ServedModel:
+        """Let the version answer that did before; raise as `serve` does."""
+        self._engine.model(name)
+        if name not in self._before:
+            raise VersionUnknown(f"no other version of {name!r} has answered before this one")
+        return await self.serve(name, self._before[name])
+
+    async def offer(
+        self, name: str, version: str, *, share: float, is_compared: bool
+    ) -> ServedModel:
+        """Make a version the candidate of its model; raise as `serve` does.
+
+        One that is the candidate already is not opened again: its share changes.
+        """
+        async with self._changing:
+            served = self._engine.model(name)
+            if served.version == version:
+                raise VersionRefused(f"version {version!r} of {name!r} is the one that is served")
+            old = self._candidates.get(name)
+            is_same = old is not None and old.model.version == version
+            model = old.model if old and is_same else await self._opened(name, version)
+            candidate = Candidate(model, share, is_compared)
+            await self._become(self._engine, {**self._candidates, name: candidate}, opened=model)
+            if old is not None and not is_same:
+                self._retire(old.model)
+            log.info("candidate_offered", extra={"model": name, "version": version})
+            return model
+
+    async def withdraw(self, name: str) -> None:
+        """Let a model have no candidate."""
+        async with self._changing:
+            self._engine.model(name)
+            candidate = self._candidates.get(name)
+            if candidate is None:
+                return
+            others = {n: c for n, c in self._candidates.items() if n != name}
+            await self._become(self._engine, others, opened=None)
+            self._retire(candidate.model)
+            log.info("candidate_withdrawn", extra={"model": name})
+
+    async def follow(self) -> None:
+        """Serve newer versions as they come into the artifact folder, for ever.
+
+        One that is refused is told of once, and not tried again.
+        """
+        while True:
+            await asyncio.sleep(self._settings.follow_artifacts_s)
+            try:
+                newest = newest_versions(self._settings.artifact_dir)
+            except (ArtifactInvalid, OSError) as exc:
+                log.warning("artifacts_not_read", extra={"reason": str(exc)})
+                continue
+            for folder in newest:
+                name, version = folder.parent.name, folder.name
+                is_pinned = name in self._settings.model_versions
+                if is_pinned or self._is_known(name, version):
+                    continue
+                try:
+                    await self.serve(name, version)
+                except TracerError as exc:
+                    self._refused.add((name, version))
+                    log.error("model_refused", extra={"model": name, "reason": str(exc)})
+
+    # -- inside ------------------------------------------------------------------------------------
+
+    def _is_known(self, name: str, version: str) -> bool:
+        """The version answers, has answered, or has been refused: a roll back is not undone."""
+        served = self._engine.models.get(name)
+        is_served = served is not None and served.version == version
+        return is_served or self._before.get(name) == version or (name, version) in self._refused
+
+    async def _opened(self, name: str, version: str) -> ServedModel:
+        there = versions_of(self._settings.artifact_dir).get(name, [])
+        folder = next((f for f in there if f.name == version), None)
+        if folder is None:
+            names = ", ".join(f.name for f in there) or "none"
+            raise VersionUnknown(
+                f"the artifact folder has no version {version!r} of {name!r}; it has {names}"
+            )
+        try:
+            return await self._engine.opener.open(folder)
+        except ArtifactInvalid as exc:
+            raise VersionRefused(str(exc)) from exc
+
+    async def _become(
+        self, engine: Engine, candidates: dict[str, Candidate], opened: ServedModel | None
+    ) -> None:
+        """Let a new tracer answer; where none can be made, what was opened for it is closed."""
+        try:
+            tracer = self._make(engine, candidates)
+        except ArtifactInvalid as exc:
+            if opened is not None and opened not in self._in_use():
+                await engine.opener.close(opened)
+            raise VersionRefused(str(exc)) from exc
+        self._engine, self._candidates, self.tracer = engine, candidates, tracer
+        if self._is_draining:
+            tracer.drain()
+
+    def _in_use(self) -> list[ServedModel]:
+        return [*self._engine.models.values(), *(c.model for c in self._candidates.values())]
+
+    def _retire(self, model: ServedModel) -> None:
+        """Close a version when no request can have it any more."""
+        task = asyncio.create_task(self._closed(model))
+        self._closing.add(task)
+        task.add_done_callback(self._closing.discard)
+
+    async def _closed(self, model: ServedModel) -> None:
+        await asyncio.sleep(self._settings.deadline_ms / 1000 + _MARGIN_S)
+        await self._engine.opener.close(model)
+        self._memories.retire(model.state_key)
+        self._meter.retired(model.name, model.version, model.manifest.network)
+        log.info("model_closed", extra={"model": model.name, "version": model.version})
