@@ -7,7 +7,7 @@ DEV     = .venv-dev/bin/python
 PEERS   = fastapi-onnx fastapi-torch litserve bentoml
 PIP     = install --disable-pip-version-check --no-input
 
-.PHONY: serve test lint train evaluate export protocol gradients pictures bench bench-peers load bulk memory arrivals \
+.PHONY: serve test lint train evaluate export protocol gradients pictures bench bench-peers fuzz load bulk memory arrivals \
   overload footprint replay docs lock
 
 # Serve on KT_HOST:KT_PORT (127.0.0.1:8000) with the shipped models and an embedded store
@@ -56,6 +56,10 @@ bench: .venv-dev/ready
 # Other servers of the same model beside ktserve, each in an environment of its own
 bench-peers: .venv-dev/ready $(PEERS:%=.venv-peers/%/ready)
 	$(DEV) -m benchmarks.peers $(ARGS)
+
+# Whatever may be sent, to the API and to all that reads bytes: no 500, no hang, no crash
+fuzz: .venv-dev/ready .venv-fuzz/ready
+	$(DEV) -m tests.fuzz $(ARGS)
 
 # Many callers at a time, beside the empty route
 load: .venv-dev/ready
@@ -110,6 +114,11 @@ lock: .venv-dev/ready
 	$(PYTHON) -m venv --clear .venv-dev
 	$(DEV) -m pip $(PIP) --no-deps torch==2.13.0
 	$(DEV) -m pip $(PIP) --no-deps --require-hashes -r requirements-dev.lock
+	@touch $@
+
+.venv-fuzz/ready: tests/fuzz/requirements.txt
+	$(PYTHON) -m venv --clear .venv-fuzz
+	.venv-fuzz/bin/python -m pip $(PIP) --no-deps -r $<
 	@touch $@
 
 .venv-peers/%/ready: benchmarks/peers/requirements-%.txt

@@ -9,6 +9,7 @@ TracerError
 ├── ModelUnknown        no artifact of that name is served
 ├── VersionUnknown      there is no such version of the model
 ├── VersionRefused      the version cannot be served; the one of before is
+├── CandidateServed     the version is the one that is served: it cannot be a candidate
 ├── UserUnknown         nothing was ever recorded for this user
 ├── RequestInvalid      the request contradicts itself, in a way its schema cannot say
 ├── Overloaded          too many ask, or wait, already; try again later
@@ -98,6 +99,15 @@ class VersionRefused(TracerError):
     """The version cannot be served; the one of before is served on."""
 
     code = "version_refused"
+
+
+class CandidateServed(TracerError):
+    """The version is the one that is served: it cannot be a candidate."""
+
+    code = "candidate_served"
+
+    def __init__(self, name: str, version: str) -> None:
+        super().__init__(f"version {version!r} of {name!r} answers already")
 
 
 class UserUnknown(TracerError):

@@ -108,9 +108,10 @@ def create_app(settings: Settings) -> FastAPI:
     )
     app.state.start_failure = None
     app.state.rollout = None
-    for router in (predictions.router, users.router, models.router, health.router):
+    routers = (predictions.router, users.router, models.router, health.router)
+    for router in routers:
         app.include_router(router)
-    problems.install(app)
+    problems.install(app, [route for router in routers for route in router.routes])
     app.add_middleware(Edge, metrics=metrics, deadlines=deadlines, gate=gate)
     app.direct = Direct({"/predict": predictions.prediction})
     app.edge_of_direct = Edge(app.direct, metrics, deadlines, gate)

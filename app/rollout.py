@@ -18,7 +18,13 @@ from app.engine.engine import Engine
 from app.engine.memory import Memories
 from app.engine.model import ServedModel
 from app.engine.versions import newest_versions, versions_of
-from app.errors import ArtifactInvalid, TracerError, VersionRefused, VersionUnknown
+from app.errors import (
+    ArtifactInvalid,
+    CandidateServed,
+    TracerError,
+    VersionRefused,
+    VersionUnknown,
+)
 from app.meters import EngineMeter
 from app.service import Tracer
 from app.settings import Settings
@@ -114,14 +120,14 @@ class Rollout:
     async def offer(
         self, name: str, version: str, *, share: float, is_compared: bool
     ) -> ServedModel:
-        """Make a version the candidate of its model; raise as `serve` does.
+        """Make a version the candidate of its model; raise as `serve` does, or `CandidateServed`.
 
         One that is the candidate already is not opened again: its share changes.
         """
         async with self._changing:
             served = self._engine.model(name)
             if served.version == version:
-                raise VersionRefused(f"version {version!r} of {name!r} is the one that is served")
+                raise CandidateServed(name, version)
             old = self._candidates.get(name)
             is_same = old is not None and old.model.version == version
             model = old.model if old and is_same else await self._opened(name, version)

@@ -25,6 +25,7 @@ _WHEN = {
     401: "A key is needed, and none or an unknown one was shown.",
     403: "The key lacks the scope that this needs.",
     404: "There is no such model, or no such version of it.",
+    409: "What is asked for is so already, and cannot be both.",
     413: "The body is larger than `KT_MAX_BODY_BYTES`.",
     415: "The body is not said to be JSON.",
     422: "A field is absent, unknown, mistyped or out of bounds; `errors` names each.",

@@ -87,7 +87,7 @@ async def roll_back(
     "/{name}/candidate",
     summary="Try another version",
     response_model=Versions,
-    responses=description.responses(400, 401, 403, 404, 413, 415, 422, 503),
+    responses=description.responses(400, 401, 403, 404, 409, 413, 415, 422, 503),
     openapi_extra=description.body(
         Offer,
         ("compared only", {"version": "4", "compare": True}),

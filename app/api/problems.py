@@ -12,9 +12,11 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
 
 from app.errors import (
     ArtifactInvalid,
+    CandidateServed,
     DeadlinePassed,
     KeyMissing,
     KeysInvalid,
@@ -102,6 +104,7 @@ STATUS: dict[type[TracerError], int] = {
     VersionUnknown: 404,
     UserUnknown: 404,
     HeadTooSlow: 408,
+    CandidateServed: 409,
     BodyTooLarge: 413,
     MediaTypeUnsupported: 415,
     RequestInvalid: 422,
@@ -158,11 +161,31 @@ def fields_invalid(errors: Iterable[Mapping[str, Any]]) -> FieldsInvalid:
     return FieldsInvalid([_error(e) for e in errors])
 
 
-def install(app: FastAPI) -> None:
-    """Answer every foreseen error of `app` as a problem."""
+def install(app: FastAPI, routes: Sequence[BaseRoute]) -> None:
+    """Answer every foreseen error of `app`, whose routes these are, as a problem."""
+
+    async def answer_http_exception(request: Request, exc: Exception) -> Response:
+        """The router's own: no such route, or not this method."""
+        assert isinstance(exc, HTTPException)
+        title = HTTPStatus(exc.status_code).phrase
+        code = title.lower().replace(" ", "_").replace("-", "_")
+        detail = _HINTS.get(exc.status_code, exc.detail)
+        headers = dict(exc.headers or {})
+        if exc.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+            # The router tells of the first route of this path alone.
+            headers["Allow"] = ", ".join(_methods(request, routes)) or headers.get("Allow", "")
+        return response_of(_problem(exc.status_code, code, title, detail), headers)
+
     app.add_exception_handler(TracerError, _answer_tracer_error)
     app.add_exception_handler(RequestValidationError, _answer_validation_error)
-    app.add_exception_handler(HTTPException, _answer_http_exception)
+    app.add_exception_handler(HTTPException, answer_http_exception)
+
+
+def _methods(request: Request, routes: Sequence[BaseRoute]) -> list[str]:
+    """Return the methods that a path takes."""
+    path = request.scope["path"]
+    matching = (r for r in routes if isinstance(r, Route) and r.path_regex.match(path))
+    return sorted({method for route in matching for method in route.methods or ()})
 
 
 async def _answer_tracer_error(_: Request, exc: Exception) -> Response:
@@ -180,15 +203,6 @@ def answer_of(exc: Exception) -> Response:
 async def _answer_validation_error(_: Request, exc: Exception) -> Response:
     assert isinstance(exc, RequestValidationError)
     return response_of(problem_of(fields_invalid(exc.errors())))
-
-
-async def _answer_http_exception(_: Request, exc: Exception) -> Response:
-    """The router's own: no such route, or not this method."""
-    assert isinstance(exc, HTTPException)
-    title = HTTPStatus(exc.status_code).phrase
-    code = title.lower().replace(" ", "_").replace("-", "_")
-    detail = _HINTS.get(exc.status_code, exc.detail)
-    return response_of(_problem(exc.status_code, code, title, detail), exc.headers)
 
 
 _HINTS = {

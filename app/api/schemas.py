@@ -46,6 +46,14 @@ Ms = Annotated[int, Field(ge=0, le=LATEST_MS)]
 ElapsedMs = Annotated[int, Field(ge=0, le=LONGEST_MS)]
 
 
+def _whole(value: Any) -> Any:
+    """Read 1.0 as 1: in JSON they are the same number."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+Whole = BeforeValidator(_whole)
+
+
 def unquoted(value: Any) -> Any:
     """Decode a path segment once; what is not UTF-8 is refused."""
     try:
@@ -69,12 +77,12 @@ class Interaction(Body):
 
     question_id: OutsideId = Field(description="The question answered.", examples=["q17"])
     correct: bool = Field(description="Whether it was answered right.")
-    asked_ms: Ms | None = Field(
+    asked_ms: Annotated[Ms | None, Whole] = Field(
         None,
         description="When it was asked, Unix milliseconds; any clock whose differences are times.",
         examples=[1_700_000_000_000],
     )
-    elapsed_ms: ElapsedMs | None = Field(
+    elapsed_ms: Annotated[ElapsedMs | None, Whole] = Field(
         None, description="Thinking time on this question.", examples=[21_000]
     )
     skill_ids: SkillIds | None = Field(
@@ -126,6 +134,15 @@ KnowledgeStateWanted = Annotated[
 class PredictionRequest(Body):
     """A question put to a user."""
 
+    model_config = ConfigDict(
+        json_schema_extra={
+            "anyOf": [
+                {"required": ["user_id"], "properties": {"user_id": {"type": "string"}}},
+                {"required": ["history"], "properties": {"history": {"type": "array"}}},
+            ]
+        }
+    )
+
     user_id: OutsideId | None = Field(
         None,
         description="Whose stored history to stand on; not needed with an inline `history`.",
@@ -137,7 +154,7 @@ class PredictionRequest(Body):
         description="The model that predicts; see GET /models for the default.",
         examples=["dkt_asked"],
     )
-    asked_ms: Ms | None = Field(
+    asked_ms: Annotated[Ms | None, Whole] = Field(
         None,
         description="When it will be asked, on the clock of the history; left out: not known.",
         examples=[1_700_000_060_000],
@@ -438,6 +455,15 @@ class Version(Body):
 
 class Offer(Version):
     """A candidate, and what it is for."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "anyOf": [
+                {"required": ["share"], "properties": {"share": {"exclusiveMinimum": 0}}},
+                {"required": ["compare"], "properties": {"compare": {"const": True}}},
+            ]
+        }
+    )
 
     share: float = Field(
         0.0, ge=0, le=1, strict=False, description="Of the users who are answered by it."

@@ -58,7 +58,11 @@ def read_text(path: Path) -> pl.DataFrame:
         raise DatasetError(f"{path} is empty; a header and rows are needed") from None
     except (pl.exceptions.PolarsError, OSError) as exc:
         raise DatasetError(f"{path} cannot be read as {path.suffix or 'CSV'}: {exc}") from exc
-    frame = frame.rename({c: c.strip().lstrip("\ufeff") for c in frame.columns})
+    names = {column: column.strip().lstrip("\ufeff") for column in frame.columns}
+    for column in _COLUMNS:
+        if [*names.values()].count(column) > 1:
+            raise DatasetError(f"{path}: column {column!r} is there twice")
+    frame = frame.rename({c: name for c, name in names.items() if name in _COLUMNS})
     found = [c for c in _COLUMNS if c in frame.columns]
     for needed in ("user_id", "correct"):
         if needed not in found:

@@ -237,7 +237,7 @@ def test_the_version_that_is_served_is_no_candidate(client):
     """Nothing could be compared."""
     refusal = change(client, "PUT", "candidate", version="1", compare=True)
 
-    assert refusal.json()["code"] == "version_refused"
+    assert (refusal.status_code, refusal.json()["code"]) == (409, "candidate_served")
 
 
 def test_newer_versions_are_followed(serve, artifacts):

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from uuid import uuid4
+
+import pytest
+
 from app import errors, settings
 from app.api import problems
 from app.errors import TracerError
@@ -57,3 +61,33 @@ def test_a_busy_service_says_when_to_come_again():
 def test_settings_are_situations_too():
     """A wrong one has a name."""
     assert settings.SettingsInvalid.code == "settings_invalid"
+
+
+@pytest.mark.parametrize(
+    ("path", "methods"),
+    [
+        ("/predict", "POST"),
+        ("/users/u/interactions", "GET, POST"),
+        ("/users/u", "DELETE"),
+        ("/models/dkt/candidate", "DELETE, PUT"),
+        ("/livez", "GET"),
+    ],
+)
+def test_a_method_that_a_path_does_not_take_is_told_which_it_takes(client, path, methods):
+    """All of them, whichever route each is of."""
+    answer = client.request("OPTIONS", path)
+
+    assert (answer.status_code, answer.headers["allow"]) == (405, methods)
+
+
+def test_a_whole_number_may_be_written_with_a_fraction_of_nothing(client):
+    """In JSON it is the same number; half a millisecond is none."""
+    answer = {"question_id": "17", "correct": True, "elapsed_ms": 20.0, "asked_ms": 5e3}
+    path = f"/users/{uuid4().hex}/interactions"
+    whole = client.post(path, json={"interactions": [answer]})
+    half = client.post(path, json={"interactions": [{**answer, "elapsed_ms": 20.5}]})
+    asked = client.post("/predict", json={"question_id": "1", "history": [answer], "asked_ms": 6e3})
+    kept = client.get(path).json()["interactions"]
+
+    assert (whole.status_code, half.status_code, asked.status_code) == (200, 422, 200)
+    assert [(k["elapsed_ms"], k["asked_ms"]) for k in kept] == [(20, 5000)]

@@ -80,6 +80,8 @@ def test_parquet_gives_what_csv_gives(tmp_path):
         (GOOD + "u,1,x,1,1000,-5\n", ["row 2", "'elapsed_ms'", "'-5'"]),
         ("user_id,correct\nu,1\n", ["question_id", "skill_id"]),
         ("question_id,correct\nq,1\n", ["user_id"]),
+        ("user_id,question_id,correct, correct\nu,q,1,0\n", ["'correct'", "twice"]),
+        ("\x0c,,", ["user_id"]),
         (GOOD, ["no row"]),
         ("", []),
     ],
