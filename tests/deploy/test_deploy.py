@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import re
+import stat
+import subprocess
 from pathlib import Path
 
 import pytest
 import yaml
 
 from app.settings import PREFIX, Settings
+from deploy import try_compose
 
 ROOT = Path(__file__).parents[2]
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
@@ -50,6 +53,27 @@ def test_the_store_has_a_password_and_a_network_that_nobody_else_is_in():
     assert [name for name, s in SERVICES.items() if "store" in s.get("networks", [])] == [
         *("redis", "app")
     ]
+
+
+def test_the_password_is_made_once_and_whole(tmp_path):
+    """A second start finds that of the first; one that was cut short is begun anew."""
+    service = SERVICES["password"]
+    (script,) = service["command"]
+    script = script.replace("/secret", str(tmp_path)).replace("$$", "$")
+    password, config = tmp_path / "password", tmp_path / "redis.conf"
+
+    def start() -> str:
+        subprocess.run([*service["entrypoint"], script], check=True)
+        assert config.read_text() == f"requirepass {password.read_text()}\n"
+        assert {stat.S_IMODE(f.stat().st_mode) for f in (password, config)} == {0o444}
+        return password.read_text()
+
+    first = start()
+    assert re.fullmatch(r"[0-9a-f]{64}", first)
+    assert start() == first
+    config.unlink()
+    assert start() != first
+    assert {f.name for f in tmp_path.iterdir()} == {"password", "redis.conf"}
 
 
 @pytest.mark.parametrize("name", OURS)
@@ -144,3 +168,12 @@ def test_the_workflow_runs_what_make_knows():
     assert workflow["permissions"] == {}
     for step in steps:
         assert re.fullmatch(r"\S+@[0-9a-f]{40}", step.get("uses", f"x@{'0' * 40}")), step
+
+
+def test_where_there_is_no_docker_the_trial_says_so(monkeypatch, capsys, tmp_path):
+    """Instead of a traceback."""
+    monkeypatch.setenv("PATH", str(tmp_path))
+
+    assert try_compose.main([]) == 1
+
+    assert "docker is not here" in capsys.readouterr().err
