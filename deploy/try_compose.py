@@ -43,7 +43,7 @@ class Form:
     """docker-compose.yml under a project's name and ports of its own."""
 
     def __init__(self, services: list[str]) -> None:
-        self._services = services
+        self.services = services
         self._command = ["docker", "compose"]
         asked = subprocess.run([*self._command, "version"], capture_output=True, check=False)
         if asked.returncode:
@@ -61,7 +61,7 @@ class Form:
         """Build and start it, and take everything down at the end."""
         self.run("down", "-v", "--remove-orphans")
         try:
-            self.run("up", "-d", "--build", *self._services)
+            self.run("up", "-d", "--build", *self.services)
             yield
         finally:
             print(self.run("logs", "--no-color", "--tail", "5"), file=sys.stderr)
@@ -80,9 +80,19 @@ class Form:
         return _said(["docker", "inspect", "--format", form, self.container(service)]).strip()
 
     def crash(self, service: str) -> None:
-        """End a service's first process as a fault would: by SIGKILL, from outside."""
-        pid = int(self.inspect(service, "{{.State.Pid}}"))
-        os.kill(pid, signal.SIGKILL)
+        """End a service's first process as a fault would: from outside, by SIGKILL."""
+        pid = self.inspect(service, "{{.State.Pid}}")
+        group = Path(f"/proc/{pid}/cgroup")
+        # Where the engine is in another machine, a process of that number is somebody else's.
+        if group.exists() and self.container(service) in group.read_text():
+            os.kill(int(pid), signal.SIGKILL)
+        else:  # the engine does not bring back by itself what it was told to kill
+            self.run("kill", service)
+            self.run("start", service)
+
+    def networks(self, service: str) -> set[str]:
+        """Return the networks that a service is in."""
+        return set(json.loads(self.inspect(service, "{{json .NetworkSettings.Networks}}")))
 
     def call(self, path: str, body: Any = None, *, service: str = "app") -> tuple[int, Any]:
         """Return status and content of an answer; status 0 where there was none."""
@@ -195,6 +205,11 @@ def shut_in(form: Form, _: Learners) -> None:
         holds(f"{service}: root read-only, no capability ({told})", told == "true [ALL] []")
     told = form.run("exec", "-T", "redis", "sh", "-c", "redis-cli ping 2>&1 || true")
     holds("the store refuses who shows no password", "NOAUTH" in told)
+    others = set().union(*(form.networks(s) for s in form.services if s not in ("redis", "app")))
+    holds(
+        "who watches the service is in no network of the store's",
+        not others & form.networks("redis"),
+    )
 
 
 def scraped(form: Form, learners: Learners) -> None:

@@ -34,14 +34,14 @@ def test_every_setting_is_one():
 
 
 def test_probes_ask_what_the_service_answers():
-    """Liveness never asks for the store: restarting the service would not bring that back."""
+    """What restarts the service never asks for the store: that would not bring the store back."""
     paths = create_app(Settings()).openapi()["paths"]
     probes = {
         kind: CONTAINER[f"{kind}Probe"]["httpGet"] for kind in ("startup", "readiness", "liveness")
     }
 
     assert {kind: probe["path"] for kind, probe in probes.items()} == {
-        "startup": "/readyz",
+        "startup": "/livez",
         "readiness": "/readyz",
         "liveness": "/livez",
     }
