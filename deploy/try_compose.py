@@ -32,6 +32,13 @@ PROJECT = "ktserve-try"
 SERVICES = ("redis", "app", "prometheus", "grafana")
 USERS = 40
 PATIENCE_S = 120.0
+BARE = """\
+FROM ktserve:latest
+USER 0
+RUN ["python", "-c", "import pathlib; [f.unlink() for d in ('bin', 'sbin', 'usr/bin', 'usr/sbin') \
+for f in pathlib.Path('/', d).iterdir() if not f.is_dir()]"]
+USER 10001:10001
+"""
 _NO_STORE = (503, "store_unavailable")
 
 
@@ -282,6 +289,27 @@ def upgraded(form: Form, learners: Learners) -> None:
     holds("predictions are the same", _close(before, learners.predictions()))
 
 
+def bare(form: Form, _: Learners) -> None:
+    """The same image with every program taken out but Python."""
+    del form
+    tag = f"{PROJECT}-bare"
+    build = ["docker", "build", "-q", "-t", tag, "-"]
+    subprocess.run(build, input=BARE, text=True, check=True, capture_output=True)
+    shut_in = ["--read-only", "--tmpfs=/tmp", "--network=none", "--cap-drop=ALL"]
+    run = ["docker", "run", "-d", *shut_in, "-e", "KT_HOST=127.0.0.1", tag]
+    container = _said(run).strip()
+    look = ["docker", "inspect", "--format"]
+    try:
+        health = [*look, "{{.State.Health.Status}}", container]
+        wait("the bare service", lambda: _said(health).strip() == "healthy")
+        _said(["docker", "stop", container])
+        code = _said([*look, "{{.State.ExitCode}}", container]).strip()
+        holds("it gets ready, and ends with exit code 0", code == "0")
+    finally:
+        _said(["docker", "rm", "-f", "-v", container])
+        _said(["docker", "rmi", tag])
+
+
 def _close(a: list[float], b: list[float]) -> bool:
     return all(abs(x - y) < 1e-5 for x, y in zip(a, b, strict=True))
 
@@ -296,7 +324,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
     form = Form([s for s in SERVICES if s not in without])
     learners = Learners(form)
-    steps = [started, shut_in, scraped, store_killed, store_gone, service_killed, upgraded]
+    steps = [started, shut_in, scraped, store_killed, store_gone, service_killed, upgraded, bare]
     if "prometheus" in without:
         steps.remove(scraped)
     began_s = time.monotonic()

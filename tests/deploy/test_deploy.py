@@ -20,7 +20,7 @@ COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
 SERVICES = COMPOSE["services"]
 KEYS = yaml.safe_load((ROOT / "deploy/compose.keys.yml").read_text())["services"]
 OURS = ("password", "redis", "app")
-COMING = {"KT_KEYS_FILE", "KT_OPEN_TO_ANYONE"}  # with the keys
+COMING = {"KT_KEYS_FILE", "KT_OPEN_TO_ANYONE", "KT_USER_ID_SECRET"}  # with the keys
 
 
 def test_the_store_of_compose_forgets_nothing():
@@ -127,6 +127,13 @@ def test_the_image_needs_no_shell_to_run():
     assert len(commands) == 2
     assert [json.loads(command)[0] for command in commands] == ["python", "python"]
     assert "ENTRYPOINT" not in DOCKERFILE
+
+
+def test_no_start_of_compose_leaves_a_volume_behind():
+    """Every volume of the image has something mounted over it."""
+    (volume,) = re.findall(r"^VOLUME (\S+)$", DOCKERFILE, re.MULTILINE)
+
+    assert volume in SERVICES["app"]["tmpfs"]
 
 
 def test_nothing_but_what_is_named_reaches_the_builder():
