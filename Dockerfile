@@ -1,4 +1,5 @@
-# The service alone: no torch, no compiler, no package manager's cache. `docker compose up` builds it.
+# The service alone: no torch, no compiler, no package manager, and nothing that needs a shell.
+# `docker compose up` builds it; `make pin-images` puts digests behind the images' names.
 FROM python:3.11-slim-bookworm AS build
 COPY requirements.lock /
 RUN python -m venv /venv \
@@ -11,7 +12,8 @@ RUN /venv/bin/python -m compileall -q /venv/lib /srv
 
 FROM python:3.11-slim-bookworm
 RUN useradd --uid 10001 --no-create-home --shell /usr/sbin/nologin ktserve \
- && install -d -o 10001 -g 10001 /data
+ && install -d -o 10001 -g 10001 /data \
+ && python -m pip uninstall -y -q --root-user-action=ignore pip setuptools
 COPY --from=build /venv /venv
 COPY --from=build /srv /srv
 COPY artifacts /srv/artifacts

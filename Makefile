@@ -6,16 +6,17 @@ OUT    ?= artifacts/dkt/4
 DEV     = .venv-dev/bin/python
 PEERS   = fastapi-onnx fastapi-torch litserve bentoml
 PIP     = install --disable-pip-version-check --no-input
+PLAIN   = deploy/kubernetes/*.yaml deploy/kubernetes/examples/secret.yaml
 
 .PHONY: serve test lint train evaluate export protocol gradients pictures bench bench-peers fuzz load bulk memory arrivals \
-  overload footprint replay docs lock
+  overload footprint options replay docs lock sbom audit manifests pin-images try-compose
 
 # Serve on KT_HOST:KT_PORT (127.0.0.1:8000) with the shipped models and an embedded store
 serve: .venv/ready
 	@exec .venv/bin/python -m app
 
 # Everything that must hold: lint, types, import contracts, tests
-test: lint
+test: lint .venv-deploy/ready
 	$(DEV) -m pytest -n 2 --dist loadgroup $(ARGS)
 
 # Format, lint, types, import contracts
@@ -85,6 +86,10 @@ overload: .venv-dev/ready
 footprint: .venv-dev/ready
 	$(DEV) -m benchmarks.footprint $(ARGS)
 
+# Which session options pay, and how many windows should share a run
+options: .venv-dev/ready
+	$(DEV) -m benchmarks.options $(ARGS)
+
 # Real students over HTTP: make replay DATA=log.csv [FOLDS=folds.csv FOLD=1] [USERS=40] [MODEL=dkt] [URL=...]
 replay: .venv-dev/ready
 	$(DEV) -m benchmarks.replay $(if $(DATA),--data $(DATA)) $(if $(FOLDS),--folds $(FOLDS)) $(if $(FOLD),--fold $(FOLD)) \
@@ -103,6 +108,32 @@ lock: .venv-dev/ready
 	  --custom-compile-command "make lock" --extra dev --no-emit-package torch $(if $(WHEELS),--find-links $(WHEELS)) \
 	  -c requirements.lock pyproject.toml -o requirements-dev.lock
 
+	.venv-dev/bin/uv pip compile -q --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links \
+	  --custom-compile-command "make lock" deploy/requirements.in -o deploy/requirements.lock
+
+# Name every package that serving needs, with its hashes, in build/sbom.json (CycloneDX)
+sbom: .venv-deploy/ready
+	@mkdir -p build
+	.venv-deploy/bin/cyclonedx-py requirements --output-reproducible --pyproject pyproject.toml -o build/sbom.json requirements.lock
+
+# Known holes in those packages; asks the advisory service of the package index
+audit: .venv-deploy/ready
+	.venv-deploy/bin/pip-audit --disable-pip --require-hashes -r requirements.lock
+
+# Kubernetes manifests against their schemas, and alerts against series (where there is promtool)
+manifests: .venv-deploy/ready
+	@for version in 1.30 1.37; do .venv-deploy/bin/kubernetes-validate --strict -k $$version $(PLAIN) || exit 1; done
+	@if command -v promtool > /dev/null; then promtool test rules deploy/prometheus/alerts_test.yml; \
+	  else echo "promtool is not here: alerts were not tried"; fi
+
+# Put today's digest behind every image's name; needs docker and its registries
+pin-images:
+	$(PYTHON) -m deploy.pin_images
+
+# Build and start the production form for real, kill its parts, and count the answers; needs docker
+try-compose:
+	$(PYTHON) -m deploy.try_compose $(ARGS)
+
 .venv/ready: requirements.lock
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "ktserve needs Python 3.11 or newer: make PYTHON=...")'
 	$(PYTHON) -m venv --clear .venv
@@ -119,6 +150,11 @@ lock: .venv-dev/ready
 .venv-fuzz/ready: tests/fuzz/requirements.txt
 	$(PYTHON) -m venv --clear .venv-fuzz
 	.venv-fuzz/bin/python -m pip $(PIP) --no-deps -r $<
+	@touch $@
+
+.venv-deploy/ready: deploy/requirements.lock
+	$(PYTHON) -m venv --clear .venv-deploy
+	.venv-deploy/bin/python -m pip $(PIP) --no-deps --no-compile --require-hashes -r deploy/requirements.lock
 	@touch $@
 
 .venv-peers/%/ready: benchmarks/peers/requirements-%.txt

@@ -82,6 +82,9 @@ class Settings(BaseModel):
         None,
         description="redis://, rediss:// or unix:// of the store; none starts the embedded one.",
     )
+    redis_password_file: Path | None = Field(
+        None, description="File that holds the password of that store, in place of one in its URL."
+    )
     redis_timeout_ms: int = Field(2000, ge=10, le=60000, description="Longest wait for the store.")
     redis_connections: int = Field(
         32, ge=1, le=1024, description="Connections to the store, at most."

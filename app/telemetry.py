@@ -173,6 +173,9 @@ class Metrics:
         )
         for stage in STAGES:
             self.stage_duration.labels(stage)
+        # There from the start: an increase is seen of what was there before.
+        for result in ("done", "refused"):
+            self.key_reloads.labels(result)
 
     def stage(self, name: str) -> _Stage:
         """Time a stage; stages that run one after the other add up in the request's own sum."""

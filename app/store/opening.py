@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import hiredis
@@ -34,16 +35,17 @@ async def open_store(settings: Settings, tell: Tell = lambda *_: None) -> AsyncI
     """Give the store at `redis_url`, or else in an embedded server on `data_dir`.
 
     A Redis that is not there yet is no error here: every call says so until it is. `tell` hears
-    what becomes of states. Raises `SettingsInvalid` where the address is none, and
-    `StoreUnavailable` where the embedded server cannot be started.
+    what becomes of states. Raises `SettingsInvalid` where the address is none or the password's
+    file cannot be read, and `StoreUnavailable` where the embedded server cannot be started.
     """
     async with AsyncExitStack() as stack:
         if settings.redis_url is None:
             socket = await stack.enter_async_context(embedded_server(settings.data_dir))
-            url, kind = f"unix://{socket}", "embedded"
+            url, kind, password = f"unix://{socket}", "embedded", None
         else:
             url, kind = settings.redis_url, "redis"
-        redis = _client(url, settings)
+            password = _password(settings.redis_password_file)
+        redis = _client(url, password, settings)
         stack.push_async_callback(redis.aclose)
         client = RedisClient(redis)
         states = RedisStates(
@@ -53,11 +55,24 @@ async def open_store(settings: Settings, tell: Tell = lambda *_: None) -> AsyncI
         yield Store(RedisHistories(client, settings.history_max_items, kind), states)
 
 
-def _client(url: str, settings: Settings) -> Redis:
+def _password(path: Path | None) -> str | None:
+    if path is None:
+        return None
+    try:
+        password = path.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as exc:
+        raise SettingsInvalid(f"KT_REDIS_PASSWORD_FILE: {path} cannot be read: {exc}") from exc
+    if not password:
+        raise SettingsInvalid(f"KT_REDIS_PASSWORD_FILE: {path} holds no password")
+    return password
+
+
+def _client(url: str, password: str | None, settings: Settings) -> Redis:
     timeout_s = settings.redis_timeout_ms / 1000
     try:
         pool = BlockingConnectionPool.from_url(
             url,
+            password=password,
             max_connections=settings.redis_connections,
             timeout=timeout_s,  # for a free connection
             socket_timeout=timeout_s,
