@@ -8,7 +8,7 @@ PEERS   = fastapi-onnx fastapi-torch litserve bentoml
 PIP     = install --disable-pip-version-check --no-input
 PLAIN   = deploy/kubernetes/*.yaml deploy/kubernetes/examples/secret.yaml
 
-.PHONY: serve test lint train evaluate export protocol gradients pictures bench bench-peers fuzz load bulk memory arrivals \
+.PHONY: serve test lint train evaluate export protocol gradients pictures bench bench-peers bench-gpu fuzz load bulk memory arrivals \
   overload footprint options replay docs lock sbom audit manifests pin-images try-compose
 
 # Serve on KT_HOST:KT_PORT (127.0.0.1:8000) with the shipped models and an embedded store
@@ -86,6 +86,10 @@ overload: .venv-dev/ready
 footprint: .venv-dev/ready
 	$(DEV) -m benchmarks.footprint $(ARGS)
 
+# The shipped graphs on a GPU, beside torch on the same one
+bench-gpu: .venv-gpu/ready
+	.venv-gpu/bin/python -m benchmarks.gpu $(ARGS)
+
 # Which session options pay, and how many windows should share a run
 options: .venv-dev/ready
 	$(DEV) -m benchmarks.options $(ARGS)
@@ -145,6 +149,14 @@ try-compose:
 	$(PYTHON) -m venv --clear .venv-dev
 	$(DEV) -m pip $(PIP) --no-deps torch==2.13.0
 	$(DEV) -m pip $(PIP) --no-deps --require-hashes -r requirements-dev.lock
+	@touch $@
+
+# As .venv-dev, but for torch and ONNX Runtime with CUDA
+.venv-gpu/ready: requirements-dev.lock
+	$(PYTHON) -m venv --clear .venv-gpu
+	.venv-gpu/bin/python -m pip $(PIP) --no-deps --require-hashes -r requirements-dev.lock
+	.venv-gpu/bin/python -m pip uninstall -y onnxruntime
+	.venv-gpu/bin/python -m pip $(PIP) 'onnxruntime-gpu[cuda,cudnn]>=1.31,<1.33' torch
 	@touch $@
 
 .venv-fuzz/ready: tests/fuzz/requirements.txt

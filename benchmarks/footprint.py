@@ -209,7 +209,7 @@ def picture(memory: dict[str, Any]) -> Figure:
     at_s, rss = np.array(memory["samples"]).T
     axes.plot(at_s / 60, rss / 1e6)
     axes.axhline(memory["then_mb"], linestyle=":", color="grey")
-    axes.set_ylim(0)
+    axes.set_ylim(0, 1.15 * rss.max() / 1e6)
     axes.set_xlabel("minutes of requests of random shapes")
     axes.set_ylabel("MB resident")
     axes.grid(alpha=0.3)

@@ -6,9 +6,10 @@ import json
 import socket
 import threading
 
+import onnxruntime
 import pytest
 
-from benchmarks import footprint, overload
+from benchmarks import footprint, gpu, overload
 from benchmarks.generator import AnswerRefused, open_loop, post
 
 
@@ -70,3 +71,22 @@ def test_an_open_loop_takes_no_answer_for_granted(answer):
         with pytest.raises(AnswerRefused):
             open_loop(url, [post(url, "/", {})], 50, 0.1, 1)
         thread.join()
+
+
+def test_a_gpu_s_benchmark_runs_by_the_cpu_and_says_where_there_is_no_gpu(tmp_path, capsys):
+    """So that it is ready where there is one; nothing is measured of a device that is not there."""
+    out, picture = tmp_path / "gpu.json", tmp_path / "gpu.png"
+    few = ["--rounds", "1", "--seconds", "0.01", "--lengths", "20", "--batches", "1", "4"]
+    by_cpu = [*few, "--device", "cpu", "--eager-alone", "--picture", str(picture)]
+
+    assert gpu.main([*by_cpu, "--out", str(out)]) == 0
+    found = json.loads(out.read_text())
+    assert len(found["rows"]) == 2 * len(found["furthest_from_the_cpu"])
+    for row in found["rows"]:
+        assert all(rate[0] > 0 for rate in row["a_second"].values())
+        assert row["over_eager"]["torch eager"] == [1, 1, 1]
+    assert picture.stat().st_size > 1000
+    if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
+        assert gpu.main([*few, "--out", str(tmp_path / "none.json")]) == 2
+        assert "nothing is measured" in capsys.readouterr().out
+        assert not (tmp_path / "none.json").exists()
