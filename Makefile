@@ -8,7 +8,7 @@ PEERS   = fastapi-onnx fastapi-torch litserve bentoml
 PIP     = install --disable-pip-version-check --no-input
 PLAIN   = deploy/kubernetes/*.yaml deploy/kubernetes/examples/secret.yaml
 
-.PHONY: serve test lint train evaluate export protocol gradients pictures bench bench-peers bench-gpu fuzz load bulk memory arrivals \
+.PHONY: serve test lint train evaluate export protocol gradients pictures bench bench-peers bench-gpu fuzz soak load bulk memory arrivals \
   overload footprint options replay docs lock sbom audit manifests pin-images try-compose
 
 # Serve on KT_HOST:KT_PORT (127.0.0.1:8000) with the shipped models and an embedded store
@@ -85,6 +85,10 @@ overload: .venv-dev/ready
 # What a service takes: bytes in the store, the time until it is ready, memory under random shapes
 footprint: .venv-dev/ready
 	$(DEV) -m benchmarks.footprint $(ARGS)
+
+# An hour of requests of every shape at 60 % of what can be carried: what stays flat
+soak: .venv-dev/ready
+	$(DEV) -m benchmarks.soak $(ARGS)
 
 # The shipped graphs on a GPU, beside torch on the same one
 bench-gpu: .venv-gpu/ready

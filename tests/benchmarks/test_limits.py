@@ -9,7 +9,7 @@ import threading
 import onnxruntime
 import pytest
 
-from benchmarks import footprint, gpu, overload
+from benchmarks import footprint, gpu, overload, soak
 from benchmarks.generator import AnswerRefused, open_loop, post
 
 
@@ -90,3 +90,19 @@ def test_a_gpu_s_benchmark_runs_by_the_cpu_and_says_where_there_is_no_gpu(tmp_pa
         assert gpu.main([*few, "--out", str(tmp_path / "none.json")]) == 2
         assert "nothing is measured" in capsys.readouterr().out
         assert not (tmp_path / "none.json").exists()
+
+
+def test_a_soak_tells_of_its_first_and_its_last(tmp_path, capsys):
+    """And draws what lies between."""
+    out, picture = tmp_path / "soak.json", tmp_path / "soak.png"
+    few = ["--minutes", "0.05", "--stretch-s", "1", "--share", "0.3"]
+
+    assert soak.main([*few, "--out", str(out), "--picture", str(picture)]) in (0, 1)
+
+    found = json.loads(out.read_text())
+    assert len(found["stretches"]) == 3
+    assert found["requests"] > 0
+    assert 0 < found["rate_per_second"] < found["carried_per_second"]
+    assert all(ratio > 0 for ratio in found["last_over_first"].values())
+    assert picture.stat().st_size > 1000
+    assert "last tenth" in capsys.readouterr().out
