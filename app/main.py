@@ -61,11 +61,11 @@ def create_app(settings: Settings) -> FastAPI:
                     engine.provider.effective,
                     [(m.name, m.version, m.manifest.network) for m in tracer.models],
                 )
+                await tracer.start()
             except TracerError as exc:
                 app.state.start_failure = exc
                 raise
             app.state.tracer = tracer
-            await tracer.readiness()
             log.info("started", extra={"seconds": round(time.monotonic() - began_s, 3)})
             yield State(
                 tracer=tracer,

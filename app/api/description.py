@@ -9,16 +9,19 @@ from fastapi import FastAPI
 from pydantic import BaseModel
 
 from app.api.problems import MEDIA_TYPE
-from app.api.schemas import BatchRequest, Interactions, PredictionRequest, Problem
+from app.api.schemas import Amendment, BatchRequest, Interactions, PredictionRequest, Problem
 
 REF = "#/components/schemas/"
 
 _WHEN = {
     400: "The body is not JSON.",
-    404: "There is no such model.",
+    404: "There is no such model, or no such interaction.",
+    409: "An answer is late, and `KT_LATE_ANSWERS` is `refuse`: nothing was recorded.",
+    412: "The history is in another version than `If-Match` or `If-None-Match` say: nothing done.",
     413: "The body is larger than `KT_MAX_BODY_BYTES`.",
     415: "The body is not said to be JSON.",
-    422: "A field is absent, unknown, mistyped or out of bounds; `errors` names each.",
+    422: "A field is absent, unknown, mistyped or out of bounds, and `errors` names each; or the "
+    "`Idempotency-Key` was another call's.",
     429: "Too many ask, or wait, already; `Retry-After` says when to come again.",
     500: "The model or the store has failed on this request.",
     503: "The store does not answer, the request took too long, or the service is starting or "
@@ -54,7 +57,7 @@ def complete(app: FastAPI) -> None:
         if app.openapi_schema is None:
             document = plain()
             schemas = document.setdefault("components", {}).setdefault("schemas", {})
-            for model in (PredictionRequest, BatchRequest, Interactions, Problem):
+            for model in (PredictionRequest, BatchRequest, Interactions, Amendment, Problem):
                 schema = model.model_json_schema(ref_template=REF + "{model}")
                 schemas.update(schema.pop("$defs", {}))
                 schemas[model.__name__] = schema

@@ -1,23 +1,28 @@
-"""/users/{user_id}: answers in, answers and knowledge state out, and everything gone."""
+"""/users/{user_id}: answers in; answers, knowledge state, everything out; all gone."""
 
 from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Query
+from fastapi import APIRouter, Depends, Path, Query
 from starlette.responses import Response
 
 from app.api import description
 from app.api.bodies import body_of
 from app.api.deps import TracerDep, UserId, WriterDep
+from app.api.exporting import export_written
 from app.api.schemas import (
     MAX_ITEMS,
+    Amended,
+    Amendment,
     Deleted,
+    Exported,
     InteractionPage,
     Interactions,
     KnowledgeState,
     Recorded,
 )
+from app.api.terms import TermsDep, tagged
 
 router = APIRouter(prefix="/users/{user_id}", tags=["users"])
 
@@ -37,27 +42,57 @@ Start = Annotated[
     int, Query(ge=0, le=2**53, description="Number of the first interaction wanted; see `next`.")
 ]
 Limit = Annotated[int, Query(ge=1, le=MAX_ITEMS, description="Interactions in one page, at most.")]
+Number = Annotated[
+    int, Path(ge=0, le=2**53, description="Counted from the user's very first answer, which is 0.")
+]
 
 
 @router.post(
     "/interactions",
     summary="Record answers",
     response_model=Recorded,
-    responses=description.responses(400, 413, 415, 422, 429, 500, 503, 507),
+    responses=description.responses(400, 409, 412, 413, 415, 422, 429, 500, 503, 507),
     openapi_extra=description.body(Interactions, ("one answer", ANSWERS)),
 )
 async def record(
     user_id: UserId,
     body: Annotated[Interactions, Depends(body_of(Interactions))],
+    terms: TermsDep,
     tracer: TracerDep,
     write: WriterDep,
 ) -> Response:
     """Keep 1 to 1,000 answers, oldest first, all or none.
 
-    An answer whose `event_id` is there already is left out, which makes a retry harmless.
+    An answer whose `event_id` is there already is left out, and a call whose `Idempotency-Key` was
+    there is answered as it was: either makes a retry harmless. `If-Match` with a `history_version`
+    lets nobody else's answers come in between.
     """
-    done = await tracer.record(user_id, [i.to_answer() for i in body.interactions])
-    return write(Recorded.content_of(done))
+    done = await tracer.record(user_id, [i.to_answer() for i in body.interactions], terms)
+    return tagged(write(Recorded.content_of(done)), done.version)
+
+
+@router.patch(
+    "/interactions/{number}",
+    summary="Correct a kept answer",
+    response_model=Amended,
+    responses=description.responses(400, 404, 412, 413, 415, 422, 429, 500, 503, 507),
+    openapi_extra=description.body(Amendment, ("answered right after all", {"correct": True})),
+)
+async def amend(
+    user_id: UserId,
+    number: Number,
+    body: Annotated[Amendment, Depends(body_of(Amendment))],
+    terms: TermsDep,
+    tracer: TracerDep,
+    write: WriterDep,
+) -> Response:
+    """Change what one kept answer says, where it stands.
+
+    Every prediction from then on is as if it had said so from the beginning. The history has a new
+    version, whatever the change.
+    """
+    done = await tracer.amend(user_id, number, body.to_amendment(), terms)
+    return tagged(write(Amended.content_of(done)), done.version)
 
 
 @router.get(
@@ -70,7 +105,8 @@ async def interactions(
     user_id: UserId, tracer: TracerDep, write: WriterDep, start: Start = 0, limit: Limit = 100
 ) -> Response:
     """A page of the user's answers, oldest first; `next` is the `start` of the page after it."""
-    return write(InteractionPage.content_of(await tracer.listing(user_id, start, limit)))
+    listing = await tracer.listing(user_id, start, limit)
+    return tagged(write(InteractionPage.content_of(listing)), listing.version)
 
 
 @router.get(
@@ -84,7 +120,23 @@ async def knowledge_state(user_id: UserId, tracer: TracerDep, write: WriterDep) 
 
     A user never seen gets the model's prior, flagged `cold_start`.
     """
-    return write(KnowledgeState.content_of(await tracer.knowledge_state(user_id)))
+    state = await tracer.knowledge_state(user_id)
+    return tagged(write(KnowledgeState.content_of(state)), state.version)
+
+
+@router.get(
+    "/export",
+    summary="Give out everything kept of a user",
+    response_model=Exported,
+    responses=description.responses(422, 429, 500, 503),
+)
+async def export(user_id: UserId, tracer: TracerDep) -> Response:
+    """All that the store keeps of the user, as of one moment: answers, and what was made of them.
+
+    Of event ids and Idempotency-Keys only hashes are kept. A user never seen has an empty export.
+    """
+    content = await export_written(user_id, await tracer.export(user_id))
+    return Response(content, media_type="application/json")
 
 
 @router.delete(
