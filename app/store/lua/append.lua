@@ -48,7 +48,8 @@ if is_anew then
   newest = newest_in(as, table.concat(records_as(as, form, old)))
 end
 
--- Which of them are new, which of these late, and whether they name skills or events.
+-- Which of them are new, which of these late, and whether they name skills or events. Of each: plain
+-- part, skills, event, time, place.
 local added, late, given, left_out, has_skills, has_events = {}, {}, {}, 0, false, false
 local newest_before = newest
 for at = 1, #new, WIDEST do
@@ -59,7 +60,7 @@ for at = 1, #new, WIDEST do
     if event ~= NONE then given[event], has_events = true, true end
     if skills ~= NONE then has_skills = true end
     local asked = asked_at(new, at)
-    local one = { plain, skills, event, asked = asked, place = at }
+    local one = { plain, skills, event, asked, at }
     if asked < newest then late[#late + 1] = one end
     if asked >= newest and asked ~= NO_TIME then newest = asked end
     if late_rule ~= "insert" or late[#late] ~= one then added[#added + 1] = one end
@@ -76,26 +77,26 @@ local as = form
 if is_anew or has_skills or has_events then
   as = form_for(form, old or "", has_skills, has_events)
 end
-for i, parts in ipairs(added) do added[i] = together(as, unpack(parts)) end
+for i, parts in ipairs(added) do added[i] = together(as, parts[1], parts[2], parts[3]) end
 
 -- Late ones go before the first that is known to have been asked after them; those of the same time,
 -- as they came. What is made of a history that is not gone on with at its end is of another history.
 local function with_late(records)
   table.sort(late, function(a, b)
-    return a.asked < b.asked or a.asked == b.asked and a.place < b.place
+    return a[4] < b[4] or a[4] == b[4] and a[5] < b[5]
   end)
+  for i, one in ipairs(late) do late[i] = { together(as, one[1], one[2], one[3]), one[4] } end
   local merged, next_late = {}, 1
   for i, one in ipairs(records) do
     local asked = asked_at(one, 1)
-    while late[next_late] and asked ~= NO_TIME and late[next_late].asked < asked do
+    while late[next_late] and asked ~= NO_TIME and late[next_late][2] < asked do
       if i <= held then name = NO_NAME end
-      merged[#merged + 1] = together(as, unpack(late[next_late]))
+      merged[#merged + 1] = late[next_late][1]
       next_late = next_late + 1
     end
     merged[#merged + 1] = one
   end
-  -- Those it is late after may have been dropped.
-  for i = next_late, #late do merged[#merged + 1] = together(as, unpack(late[i])) end
+  for i = next_late, #late do merged[#merged + 1] = late[i][1] end
   return merged
 end
 
@@ -124,6 +125,7 @@ else
   end
   if count > keep * 1.25 then
     gone, records = gone + count - keep, records:sub(-keep * RECORD_OF[as])
+    newest = newest_in(as, records)  -- nobody is late after what is there no more
   end
   if name == NO_NAME then name = NEW_NAME end
   redis.call("SET", KEYS[1], header_of(as, name, gone, newest) .. records)

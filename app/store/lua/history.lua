@@ -1,7 +1,7 @@
 -- What every script here knows of a history: this stands before each of them.
 -- A history is a header and then its records, oldest first, all of one size. The header is its form,
--- four bytes that name it, how many older records are gone, and the newest known time of asking (0
--- for none); in histories of before that last number is missing, and their size tells so.
+-- four bytes that name it, how many older records are gone, and the newest known time of asking in
+-- those that are held (0 for none); in histories of before that last number is missing, and their size tells so.
 local HEADER, HEADER_OF_BEFORE, NO_NAME = 24, 16, string.rep("\0", 4)
 local RECORD_OF = { KTH1 = 40, KTH2 = 18, KTH3 = 26, KTH4 = 26, KTH5 = 34 }
 

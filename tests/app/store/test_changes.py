@@ -348,7 +348,7 @@ async def test_late_answers_are_kept_by_the_rule(opened, rule):
 
 @pytest.mark.parametrize("rule", ["append", "insert"])
 async def test_the_newest_time_is_known_however_answers_come(opened, rule):
-    """Behind answers of no time, after a cut, and after it was corrected."""
+    """Behind answers of no time, after it was dropped, and after it was corrected."""
     histories, user_id = (await opened(late_answers=rule)).histories, uuid4().hex
 
     async def late(*times: int | None) -> int:
@@ -358,8 +358,10 @@ async def test_the_newest_time_is_known_however_answers_come(opened, rule):
     assert await late(50, None, None) == 0
     assert await late(49) == 1
     assert await late(50) == 0
-    assert await late(*[None] * 2 * KEEP) == 0
+    assert await late(*[None] * (KEEP - 4)) == 0
     assert await late(49) == 1
+    assert await late(*[None] * 2 * KEEP) == 0
+    assert await late(49) == 0  # what is there no more makes nobody late
     total = (await histories.read(user_id, 1)).version.total
     await add(histories, user_id, at(100))
     await histories.amend(user_id, total, Amendment(asked_ms=60_000))
