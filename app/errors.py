@@ -118,7 +118,7 @@ class DeadlinePassed(TracerError):
     def __init__(self, after_s: float) -> None:
         super().__init__(
             f"given up after {after_s:g} s; answers that came with it may have been recorded: "
-            "those with an event_id can be sent again without harm"
+            "those with an event_id, or under an Idempotency-Key, can be sent again without harm"
         )
 
 

@@ -33,11 +33,13 @@ def a_server(*options: str) -> Iterator[Path]:
     socket = folder / "r.sock"
     command = [_binary(), "--port", "0", "--unixsocket", str(socket), "--save", "", *options]
     with subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL) as process:
-        while not socket.exists():
-            assert process.poll() is None, "the server did not start"
-            time.sleep(0.01)
-        yield socket
-        process.terminate()
+        try:
+            while not socket.exists():
+                assert process.poll() is None, "the server did not start"
+                time.sleep(0.01)
+            yield socket
+        finally:
+            process.terminate()  # or a test that fails would wait for it
     shutil.rmtree(folder)
 
 

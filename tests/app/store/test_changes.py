@@ -530,6 +530,7 @@ async def dumped(redis, user_id: str) -> dict[bytes, bytes]:
     """Return every key of the whole store that is of a user, or whose value speaks of one."""
     found = {}
     mark = user_id.encode()
+    await redis.config_set("rdbcompression", "no")  # or a value's text could hide in its dump
     async for key in redis.scan_iter(count=1000):
         value = await redis.dump(key)
         if mark in key or (value is not None and mark in value):

@@ -21,6 +21,7 @@ from hypothesis.stateful import (
     initialize,
     invariant,
     multiple,
+    precondition,
     rule,
     run_state_machine_as_test,
 )
@@ -34,7 +35,7 @@ from app.errors import (
 )
 from app.records import Answer, records_of
 from app.settings import Settings
-from app.store.histories import NO_HISTORY, Amendment, Recorded, Terms, Version
+from app.store.histories import NO_HISTORY, Amendment, Everything, Recorded, Terms, Version
 from app.store.opening import Store, open_store
 from app.store.redis_histories import RedisHistories
 from app.store.states import Known, Standing, StateRule
@@ -47,7 +48,7 @@ RULES = [
     StateRule(key="cut", size=8, length=6, cut=2, whole_window=True),
 ]
 
-times = st.none() | st.integers(0, 30)
+times = st.none() | st.integers(0, 12)
 drawn_answers = st.lists(
     st.builds(
         Answer,
@@ -64,6 +65,7 @@ drawn_answers = st.lists(
 some_answers = drawn_answers | drawn_answers.map(  # of the plainest form, in order
     lambda found: [Answer(question_id=a.question_id, correct=a.correct) for a in found]
 )
+late_rules = st.sampled_from(["append", "append", "refuse", "insert", "insert"])
 call_keys = st.none() | st.sampled_from(["k1", "k2", "k3"])
 conditions = st.sampled_from(
     ["none"] * 6 + ["now", "then", "there", "nowhere", "not now", "not then"]
@@ -71,7 +73,7 @@ conditions = st.sampled_from(
 amendments = st.builds(
     Amendment,
     st.none() | st.booleans(),
-    st.none() | st.integers(UNKNOWN_MS, 30),
+    st.none() | st.integers(UNKNOWN_MS, 12),
     st.none() | st.integers(UNKNOWN_MS, 9),
 )
 
@@ -100,6 +102,11 @@ class User:
         return blake2b(records_of(answers).interactions.tobytes(), digest_size=8).digest()
 
 
+def has_answers(machine: Beside) -> bool:
+    """Say whether there is anybody to be asked about."""
+    return any(user.total for user in machine.users.values())
+
+
 class Beside(RuleBasedStateMachine):
     """Does to a store and to the model the same, and compares."""
 
@@ -113,6 +120,7 @@ class Beside(RuleBasedStateMachine):
         self.histories = store.histories
         self.users = {user_id: User() for user_id in USERS}
         self.names: set[bytes] = set()
+        self.held: dict[tuple[str, StateRule], Any] = {}
 
     @initialize()
     def begin(self) -> None:
@@ -147,20 +155,29 @@ class Beside(RuleBasedStateMachine):
         assert version.name != NO_HISTORY.name
         self.names.add(version.name)
 
+    @rule(user_id=st.sampled_from(USERS), answers=some_answers, late=late_rules)
+    def append(self, user_id, answers, late):
+        self.append_on_terms(user_id, answers, late, "none", None)
+
+    @rule(user_id=st.sampled_from(USERS), answers=drawn_answers, late=late_rules)
+    def append_what_names_much(self, user_id, answers, late):
+        self.append_on_terms(user_id, answers, late, "none", None)
+
+    @rule()
+    def restart_without_scripts(self):
+        self.run(self.histories._redis.script_flush())
+
     @rule(
         user_id=st.sampled_from(USERS),
         answers=some_answers,
-        late=st.sampled_from(["append", "append", "refuse", "insert"]),
+        late=late_rules,
         condition=conditions,
         call_key=call_keys,
-        is_flushed=st.integers(0, 9).map(lambda n: n == 0),
     )
-    def append(self, user_id, answers, late, condition, call_key, is_flushed):
+    def append_on_terms(self, user_id, answers, late, condition, call_key):
         user = self.users[user_id]
         terms, holds = self.terms(user, condition, call_key)
         records = records_of(answers)
-        if is_flushed:
-            self.run(self.histories._redis.script_flush())
         found = self.outcome(
             self.by_rule[late].append(user_id, records.interactions, records.texts, terms)
         )
@@ -176,6 +193,7 @@ class Beside(RuleBasedStateMachine):
         self.added(user, answers, late, found)
         if call_key is not None and isinstance(found, Recorded):
             user.calls[call_key] = (content, found._replace(is_repeated=True))
+        self.predict(user_id)
 
     def added(self, user: User, answers: Sequence[Answer], late: str, found: Any) -> None:
         """Do in the model what an append should have done, and compare."""
@@ -212,9 +230,10 @@ class Beside(RuleBasedStateMachine):
             assert found.version.name == user.version.name
         user.held, user.gone, user.newest, user.version = held, gone, newest, found.version
 
+    @precondition(has_answers)
     @rule(
         user_id=st.sampled_from(USERS),
-        back=st.integers(-1, KEEP + 3),
+        back=st.integers(0, KEEP + 2).map(lambda n: n - 1),
         amendment=amendments,
         condition=conditions,
         call_key=call_keys,
@@ -253,7 +272,9 @@ class Beside(RuleBasedStateMachine):
         assert content == records_of([user.held[place]]).interactions.tobytes()
         if call_key is not None:
             user.calls[call_key] = ((number, amendment), (found.version, content))
+        self.predict(user_id)
 
+    @precondition(has_answers)
     @rule(user_id=st.sampled_from(USERS))
     def forget(self, user_id):
         user = self.users[user_id]
@@ -261,6 +282,7 @@ class Beside(RuleBasedStateMachine):
         assert existed or not user.total
         self.users[user_id] = User()
 
+    @precondition(has_answers)
     @rule(user_id=st.sampled_from(USERS), start=st.integers(0, 30), limit=st.integers(1, 12))
     def page(self, user_id, start, limit):
         user = self.users[user_id]
@@ -273,9 +295,20 @@ class Beside(RuleBasedStateMachine):
         assert page.next == (after if after < user.total else None)
         assert (page.length, page.version) == (user.kept, user.version)
 
+    @precondition(has_answers)
     @rule(target=standings, user_id=st.sampled_from(USERS), which=st.sampled_from(RULES))
     def stand(self, user_id, which):
         return self.stood(user_id, which, None) or multiple()
+
+    def predict(self, user_id: str) -> None:
+        """Stand with every model, by what is kept and what is held, and keep and hold the next."""
+        for which in RULES:
+            old = self.held.get((user_id, which))
+            known = old and Known(old[2].history, old[2].start, old[2].total)
+            self.stood(user_id, which, None)
+            if stood := self.stood(user_id, which, known, old):
+                self.keep(stood)
+                self.held[user_id, which] = stood
 
     @rule(target=standings, old=standings)
     def stand_on_what_is_held(self, old):
@@ -301,9 +334,12 @@ class Beside(RuleBasedStateMachine):
         return (user_id, which, standing, user.made_of(standing.start, standing.total))
 
     @rule(old=standings)
-    def keep_a_state(self, old):
-        """However long ago the user stood so."""
-        user_id, which, standing, state = old
+    def keep_a_late_state(self, old):
+        self.keep(old)
+
+    def keep(self, stood: Any) -> None:
+        """Keep the state that a standing leads to, however long ago the user stood so."""
+        user_id, which, standing, state = stood
 
         async def keep() -> None:
             self.store.states.keep(user_id, which, standing, state)
@@ -313,8 +349,10 @@ class Beside(RuleBasedStateMachine):
 
     @invariant()
     def everything_is_as_the_model_says(self):
-        for user_id, user in self.users.items():
-            found = self.run(self.histories.everything(user_id))
+        async def read() -> list[Everything]:
+            return await asyncio.gather(*map(self.histories.everything, self.users))
+
+        for user, found in zip(self.users.values(), self.run(read()), strict=True):
             assert found.interactions.tobytes() == records_of(user.held).interactions.tobytes()
             assert (found.first, found.version) == (user.gone, user.version)
             assert len(found.calls) == len(user.calls)
@@ -341,7 +379,7 @@ def test_a_store_does_what_the_model_does(kind, tmp_path, redis_socket):
             run_state_machine_as_test(
                 lambda: Beside(runner.run, store, by_rule),
                 settings=settings(
-                    max_examples=30,
+                    max_examples=15,
                     phases=[Phase.reuse, Phase.generate],  # to shrink takes minutes
                     stateful_step_count=40,
                     deadline=None,
