@@ -58,9 +58,9 @@ def check(server, learner, model: str) -> None:
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_a_correction_changes_a_prediction(serve, model):
+def test_a_correction_changes_a_prediction(client, model):
     """Or the test above would hold for a service that corrects nothing."""
-    client, learner = serve(), Learner(np.random.default_rng(1), 4096)
+    learner = Learner(np.random.default_rng(1), 4096)
     path = f"/users/{learner.user_id}/interactions"
     post(client, path, {"interactions": learner.answered(6)})
     ask = learner.ask(model)
