@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from typing import Annotated, Literal
+from collections.abc import Iterable, Sequence
+from typing import Annotated, Any, Literal
 
-from fastapi import Depends, Header
+from fastapi import Depends, Request
 from starlette.responses import Response
 
+from app.api.problems import fields_invalid
 from app.errors import RequestInvalid
-from app.store.histories import Terms, Version
+from app.store.histories import FREELY, Terms, Version
 
 KEY_LENGTH = 255
+
+_MATCH, _NONE_MATCH, _KEY = b"if-match", b"if-none-match", b"idempotency-key"
+_NAMES = frozenset({_MATCH, _NONE_MATCH, _KEY})
 
 _TAG = re.compile(r'\s*(?:(?P<weak>W/)?"(?P<text>[\x21\x23-\x7e\x80-\xff]*)"\s*)?(?:,|$)')
 _SHOWN = 80  # characters
@@ -50,36 +54,54 @@ def tagged(answer: Response, version: Version) -> Response:
     return answer
 
 
-async def _terms(
-    if_match: Annotated[
-        list[str] | None,
-        Header(
-            description="Only where the history is in one of these versions, each in quotes; "
-            "`*`: where there is one."
-        ),
-    ] = None,
-    if_none_match: Annotated[
-        list[str] | None,
-        Header(
-            description="Only where the history is in none of these versions; `*`: where nothing "
-            "is kept of the user."
-        ),
-    ] = None,
-    idempotency_key: Annotated[
-        str | None,
-        Header(
-            min_length=1,
-            max_length=KEY_LENGTH,
-            description="Names the call among the user's: repeated within 24 hours, it is answered "
-            "as it was, and nothing is done.",
-        ),
-    ] = None,
-) -> Terms:
+def terms_of(headers: Iterable[tuple[bytes, bytes]]) -> Terms:
+    """Return the terms in a request's headers; raise `RequestInvalid` where they are none."""
+    found: dict[bytes, list[str]] = {}
+    for name, value in headers:
+        if name in _NAMES:
+            found.setdefault(name, []).append(value.decode("latin-1"))
+    if not found:  # the common case
+        return FREELY
+    call_key = ",".join(found[_KEY]) if _KEY in found else None
+    if call_key is not None and not 1 <= len(call_key) <= KEY_LENGTH:
+        detail = f"1 to {KEY_LENGTH} characters are expected"
+        error = {"loc": ("header", "Idempotency-Key"), "type": "length", "msg": detail}
+        raise fields_invalid([{**error, "input": call_key}])
     return Terms(
-        meant=versions_of("If-Match", if_match, takes_weak=False),
-        not_meant=versions_of("If-None-Match", if_none_match, takes_weak=True),
-        call_key=idempotency_key,
+        meant=versions_of("If-Match", found.get(_MATCH), takes_weak=False),
+        not_meant=versions_of("If-None-Match", found.get(_NONE_MATCH), takes_weak=True),
+        call_key=call_key,
     )
 
 
+async def _terms(request: Request) -> Terms:
+    # By hand: FastAPI would validate three headers that few requests have.
+    return terms_of(request.scope["headers"])
+
+
 TermsDep = Annotated[Terms, Depends(_terms)]
+
+PARAMETERS: list[dict[str, Any]] = [
+    {"name": name, "in": "header", "required": False, "description": text, "schema": schema}
+    for name, text, schema in (
+        (
+            "If-Match",
+            "Only where the history is in one of these versions, each in quotes; `*`: where there "
+            "is a history.",
+            {"type": "string"},
+        ),
+        (
+            "If-None-Match",
+            "Only where the history is in none of these versions; `*`: where nothing is kept of "
+            "the user.",
+            {"type": "string"},
+        ),
+        (
+            "Idempotency-Key",
+            "Names the call among the user's: repeated within 24 hours, it is answered as it was, "
+            "and nothing is done.",
+            {"type": "string", "minLength": 1, "maxLength": KEY_LENGTH},
+        ),
+    )
+]
+"""What OpenAPI tells of them."""

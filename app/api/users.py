@@ -22,7 +22,7 @@ from app.api.schemas import (
     KnowledgeState,
     Recorded,
 )
-from app.api.terms import TermsDep, tagged
+from app.api.terms import PARAMETERS, TermsDep, tagged
 
 router = APIRouter(prefix="/users/{user_id}", tags=["users"])
 
@@ -52,7 +52,10 @@ Number = Annotated[
     summary="Record answers",
     response_model=Recorded,
     responses=description.responses(400, 409, 412, 413, 415, 422, 429, 500, 503, 507),
-    openapi_extra=description.body(Interactions, ("one answer", ANSWERS)),
+    openapi_extra={
+        **description.body(Interactions, ("one answer", ANSWERS)),
+        "parameters": PARAMETERS,
+    },
 )
 async def record(
     user_id: UserId,
@@ -76,7 +79,10 @@ async def record(
     summary="Correct a kept answer",
     response_model=Amended,
     responses=description.responses(400, 404, 412, 413, 415, 422, 429, 500, 503, 507),
-    openapi_extra=description.body(Amendment, ("answered right after all", {"correct": True})),
+    openapi_extra={
+        **description.body(Amendment, ("answered right after all", {"correct": True})),
+        "parameters": PARAMETERS,
+    },
 )
 async def amend(
     user_id: UserId,
