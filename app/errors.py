@@ -11,13 +11,18 @@ TracerError
 ├── VersionRefused      the version cannot be served; the one of before is
 ├── CandidateServed     the version is the one that is served: it cannot be a candidate
 ├── UserUnknown         nothing was ever recorded for this user
+├── InteractionUnknown  no interaction of that number is kept
 ├── RequestInvalid      the request contradicts itself, in a way its schema cannot say
+├── HistoryChanged      the history is not in the version that the caller means
+├── IdempotencyKeyReused another call had this key
+├── AnswerLate          an answer belongs before those that are there
 ├── Overloaded          too many ask, or wait, already; try again later
 ├── DeadlinePassed      the request took too long and was given up
 ├── ScoringFailed       the model could not be run on this window
 ├── StoreUnavailable    histories cannot be read or written just now
 ├── StoreFull           the store has no room for another answer
 ├── StoreCorrupt        a stored history is not in a form we wrote
+├── StoreNotDurable     the store may lose what it has acknowledged, and must not
 ├── ArtifactInvalid     the folder is not a model we can serve
 ├── ProviderUnavailable the execution provider asked for cannot be had
 └── NotReady            the service is starting or draining
@@ -116,10 +121,59 @@ class UserUnknown(TracerError):
     code = "user_unknown"
 
 
+class InteractionUnknown(TracerError):
+    """No interaction of that number is kept of this user."""
+
+    code = "interaction_unknown"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "none of that number is kept: it was dropped, or there never was one; "
+            "GET the interactions for those that are"
+        )
+
+
 class RequestInvalid(TracerError):
     """The request contradicts itself, in a way its schema cannot say."""
 
     code = "request_invalid"
+
+
+class HistoryChanged(TracerError):
+    """The history is not in the version that the caller means."""
+
+    code = "history_changed"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "nothing was done: the history is not as If-Match or If-None-Match say; "
+            "GET it and decide anew"
+        )
+
+
+class IdempotencyKeyReused(TracerError):
+    """Another call of this user had the same Idempotency-Key in the last 24 hours."""
+
+    code = "idempotency_key_reused"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "nothing was done: another body came with this Idempotency-Key before; "
+            "give every call a key of its own, and only its repetition the same"
+        )
+
+
+class AnswerLate(TracerError):
+    """An answer belongs before those that are there, and this service takes none such."""
+
+    code = "answer_late"
+
+    def __init__(self, late: int) -> None:
+        super().__init__(
+            f"nothing was recorded: {late} of these questions were asked before one whose answer "
+            "comes before theirs (KT_LATE_ANSWERS=refuse)"
+        )
+        self.late = late
 
 
 class Overloaded(TracerError):
@@ -138,7 +192,7 @@ class DeadlinePassed(TracerError):
     def __init__(self, after_s: float) -> None:
         super().__init__(
             f"given up after {after_s:g} s; answers that came with it may have been recorded: "
-            "those with an event_id can be sent again without harm"
+            "those with an event_id, or under an Idempotency-Key, can be sent again without harm"
         )
 
 
@@ -171,6 +225,12 @@ class StoreCorrupt(TracerError):
         self, text: str = "the history of this user is not in a form that was written here"
     ) -> None:
         super().__init__(text)
+
+
+class StoreNotDurable(TracerError):
+    """The store may lose what it has acknowledged, and KT_REQUIRE_DURABLE forbids that."""
+
+    code = "store_not_durable"
 
 
 class ArtifactInvalid(TracerError):

@@ -73,6 +73,7 @@ def create_app(settings: Settings) -> FastAPI:
 
                 meter.opened(engine.provider.requested, engine.provider.effective)
                 rollout = Rollout(engine, traced, memories, settings, meter)
+                await rollout.tracer.start()
             except TracerError as exc:
                 app.state.start_failure = exc
                 raise
@@ -81,7 +82,6 @@ def create_app(settings: Settings) -> FastAPI:
                 stack.callback(asyncio.create_task(gate.watch(), name="keys").cancel)
             if settings.follow_artifacts_s:
                 stack.callback(asyncio.create_task(rollout.follow(), name="versions").cancel)
-            await rollout.tracer.readiness()
             log.info("started", extra={"seconds": round(time.monotonic() - began_s, 3)})
             yield State(
                 rollout=rollout,

@@ -16,7 +16,7 @@ from app.engine.memory import Held, Memories, Memory
 from app.engine.model import Scored, ServedModel
 from app.errors import ScoringFailed
 from app.records import Records, members_of
-from app.store.histories import Histories, StoredHistory
+from app.store.histories import Histories
 from app.store.states import SPOILT, Known, Standing, Standings, StateRule, States
 from app.telemetry import Metrics
 from models.contract.interaction import Query, key_of
@@ -136,12 +136,12 @@ class Pasts:
             sets=_members(keys, records.texts),
         )
 
-    async def read(self, stored: StoredHistory, model: ServedModel) -> History:
-        """Return a stored history in a model's integers."""
+    async def read(self, interactions: NDArray[np.void], model: ServedModel) -> History:
+        """Return stored interactions in a model's integers."""
         with self._metrics.stage("store_read"), self._metrics.watched():
-            keys = self._unknown_sets(stored.interactions, [model])
+            keys = self._unknown_sets(interactions, [model])
             sets = await self._named_sets(keys) if keys else {}
-        return model.vocabulary.read(stored.interactions, sets=sets)
+        return model.vocabulary.read(interactions, sets=sets)
 
     def _unknown_sets(
         self, interactions: NDArray[np.void], models: Sequence[ServedModel]

@@ -21,15 +21,25 @@ from app.engine.engine import Engine
 from app.engine.memory import Memories
 from app.engine.model import Scored, ServedModel
 from app.errors import (
+    AnswerLate,
     ArtifactInvalid,
     ModelUnknown,
     RequestInvalid,
+    StoreNotDurable,
     TracerError,
 )
 from app.pasts import Past, Pasts
 from app.records import Answer, KeptAnswer, answers_of, records_of
 from app.settings import Settings
-from app.store.histories import Histories, Recorded
+from app.store.histories import (
+    FREELY,
+    Amendment,
+    Everything,
+    Histories,
+    Recorded,
+    Terms,
+    Version,
+)
 from app.store.states import States
 from app.telemetry import Metrics
 from models.contract.interaction import (
@@ -41,6 +51,8 @@ from models.contract.interaction import (
 )
 
 log = logging.getLogger(__name__)
+
+_KEYS_TOGETHER = 1000  # a store that is asked for more holds up everybody else
 
 NOBODYS = Query(question=UNSEEN, skills=(UNSEEN,))
 """A question that no model knows."""
@@ -59,6 +71,7 @@ class KnowledgeState:
     history_length: int
     truncated: bool
     cold_start: bool
+    version: Version
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,6 +82,28 @@ class Listing:
     first: int
     next: int | None
     history_length: int
+    version: Version
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Correction:
+    """One kept interaction as it is after an amendment."""
+
+    number: int
+    answer: KeptAnswer
+    version: Version
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Export:
+    """All that is kept of a user, and the texts behind its keys."""
+
+    everything: Everything
+    texts: Mapping[int, str]
+
+    def answers(self, first: int, last: int) -> list[KeptAnswer]:
+        """Return those from one place to before another, in outside ids."""
+        return answers_of(self.everything.interactions[first:last], self.texts)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,6 +111,7 @@ class Readiness:
     """Whether requests may come, and the parts that decide it."""
 
     reasons: list[str]  # why not; empty when ready
+    warnings: list[str]  # what may be lost
     draining: bool
     models: list[ModelRef]
     provider: Mapping[str, Any]
@@ -115,6 +151,9 @@ class Tracer:
         self._pasts = Pasts(models, histories, states, metrics, memories)
         self._metrics = metrics
         self._kept = settings.history_max_items
+        self._late_rule = settings.late_answers
+        self._must_be_durable = settings.require_durable
+        self._warnings: list[str] = []
         self._draining = False
         self._default = _required(engine, settings.default_model, "KT_DEFAULT_MODEL")
         self._knowledge = _required(engine, settings.knowledge_model, "KT_KNOWLEDGE_MODEL")
@@ -127,27 +166,64 @@ class Tracer:
 
     # -- answers in ----------------------------------------------------------------------------
 
-    async def record(self, user_id: str, answers: Sequence[Answer]) -> Recorded:
-        """Keep answers, all or none; one whose event id is there already is left out."""
+    async def record(
+        self, user_id: str, answers: Sequence[Answer], terms: Terms = FREELY
+    ) -> Recorded:
+        """Keep answers, all or none; one whose event id is there already is left out.
+
+        Raises `HistoryChanged`, `IdempotencyKeyReused` or `AnswerLate`, where none was kept.
+        """
         records = records_of(answers)
-        with self._metrics.stage("store_write"), self._metrics.watched():
-            done = await self._histories.append(user_id, records.interactions, records.texts)
+        try:
+            with self._metrics.stage("store_write"), self._metrics.watched():
+                done = await self._histories.append(
+                    user_id, records.interactions, records.texts, terms
+                )
+        except AnswerLate as exc:
+            self._metrics.late.labels(self._late_rule).inc(exc.late)
+            raise
+        if done.is_repeated:
+            self._metrics.repeated.inc()
+            return done
         self._metrics.recorded.inc(done.recorded)
         self._metrics.duplicates.inc(done.duplicates)
+        if done.late:
+            self._metrics.late.labels(self._late_rule).inc(done.late)
         return done
+
+    async def amend(
+        self, user_id: str, number: int, amendment: Amendment, terms: Terms = FREELY
+    ) -> Correction:
+        """Change one kept interaction; nothing made of what it said before is used any more.
+
+        Raises `InteractionUnknown`, `HistoryChanged` or `IdempotencyKeyReused`.
+        """
+        with self._metrics.stage("store_write"), self._metrics.watched():
+            done = await self._histories.amend(user_id, number, amendment, terms)
+            texts = await self._texts_of(done.interactions)
+        (self._metrics.repeated if done.is_repeated else self._metrics.amended).inc()
+        [answer] = answers_of(done.interactions, texts)
+        return Correction(number=number, answer=answer, version=done.version)
 
     async def listing(self, user_id: str, start: int, limit: int) -> Listing:
         """Return up to `limit` kept interactions from number `start` on; none for a new user."""
         with self._metrics.stage("store_read"), self._metrics.watched():
             page = await self._histories.page(user_id, start, limit)
-            keys = np.union1d(page.interactions["question_key"], page.interactions["skills_key"])
-            texts = await self._histories.texts(keys[keys != NO_KEY].tolist()) if len(keys) else {}
+            texts = await self._texts_of(page.interactions)
         return Listing(
             answers=answers_of(page.interactions, texts),
             first=page.first,
             next=page.next,
             history_length=page.length,
+            version=page.version,
         )
+
+    async def export(self, user_id: str) -> Export:
+        """Return all that the store keeps of a user."""
+        with self._metrics.stage("store_read"), self._metrics.watched():
+            everything = await self._histories.everything(user_id)
+            texts = await self._texts_of(everything.interactions)
+        return Export(everything=everything, texts=texts)
 
     async def forget(self, user_id: str) -> bool:
         """Delete everything kept of a user; True if there was anything."""
@@ -206,14 +282,19 @@ class Tracer:
     async def knowledge_state(self, user_id: str) -> KnowledgeState:
         """Return every skill's probability; a user never seen gets the network's start state."""
         model, vocabulary = self._knowledge, self._knowledge.vocabulary
-        past, stored = await asyncio.gather(
-            self._pasts.of_user(user_id, [model]), self._histories.read(user_id, self._kept)
-        )
+        while True:
+            past = await self._pasts.of_user(user_id, [model])
+            standing = past.standings[model.state_key]
+            with self._metrics.stage("store_read"), self._metrics.watched():
+                stored = await self._histories.read(user_id, self._kept)
+            if stored.version.name == standing.history:
+                break
+            # Corrected or forgotten in between: answers and vector would not belong together.
+        interactions = stored.interactions[: standing.total - stored.dropped]
         vector = _vector_of(await self._knowledge_of(past))
-        history = await self._pasts.read(stored, model)
+        history = await self._pasts.read(interactions, model)
         touched = np.bincount(history.skills.ravel(), minlength=vocabulary.n_skills)
-        newest = stored.interactions["asked_ms"][-1:].tolist()
-        standing = past.standings[model.state_key]
+        newest = interactions["asked_ms"][-1:].tolist()
         return KnowledgeState(
             skill_ids=vocabulary.skill_ids,
             names=[vocabulary.skill_names.get(s) for s in vocabulary.skill_ids],
@@ -224,6 +305,7 @@ class Tracer:
             history_length=standing.kept,
             truncated=standing.start > 0,
             cold_start=standing.kept == 0,
+            version=Version(standing.history, standing.total),
         )
 
     # -- about the service itself --------------------------------------------------------------
@@ -257,20 +339,32 @@ class Tracer:
         self._metrics.stuck.set(stuck_s)
         return stuck_s
 
+    async def start(self) -> None:
+        """Ask the store for the first time; raise `StoreNotDurable` where it must be and is not."""
+        readiness = await self.readiness()
+        if self._must_be_durable and readiness.warnings:
+            raise StoreNotDurable("; ".join(readiness.warnings))
+
     async def readiness(self) -> Readiness:
         """Ask the store, and say whether requests may come."""
         reasons = ["draining"] if self._draining else []
         store = {**self._histories.describe(), "answers": True}
         try:
             with self._metrics.watched():
-                await self._histories.ping()
+                durability = await self._histories.ping()
         except TracerError as exc:
             reasons.append(f"store: {exc}")
             store["answers"] = False
+        else:
+            store |= {"persistence": durability.persistence, "eviction": durability.eviction}
+            self._warn(durability.warnings)
+        if self._must_be_durable:
+            reasons += [f"store: {warning}" for warning in self._warnings]
         self._metrics.ready.set(not reasons)
         provider = self._engine.provider
         return Readiness(
             reasons=reasons,
+            warnings=self._warnings,
             draining=self._draining,
             models=[ref_of(m) for m in self.models],
             provider={
@@ -282,6 +376,23 @@ class Tracer:
         )
 
     # -- inside --------------------------------------------------------------------------------
+
+    def _warn(self, warnings: list[str]) -> None:
+        """Say what may be lost, where that is new."""
+        if warnings != self._warnings:
+            level = logging.WARNING if warnings else logging.INFO
+            log.log(level, "store_durability", extra={"warnings": warnings})
+        self._warnings = warnings
+        self._metrics.store_warnings.set(len(warnings))
+
+    async def _texts_of(self, interactions: NDArray[np.void]) -> dict[int, str]:
+        """Return what stands behind the keys of interactions."""
+        keys = np.union1d(interactions["question_key"], interactions["skills_key"])
+        wanted = keys[keys != NO_KEY].tolist()
+        texts: dict[int, str] = {}
+        for first in range(0, len(wanted), _KEYS_TOGETHER):
+            texts |= await self._histories.texts(wanted[first : first + _KEYS_TOGETHER])
+        return texts
 
     def _model(self, ask: Ask) -> ServedModel:
         model = self._default if ask.model is None else self._engine.model(ask.model)

@@ -93,6 +93,20 @@ class Settings(BaseModel):
     history_max_items: int = Field(
         4096, ge=1, le=1_000_000, description="Interactions kept a user; older ones are dropped."
     )
+    late_answers: Literal["append", "refuse", "insert"] = Field(
+        "append",
+        description="What becomes of an answer asked before one already there: kept as it arrived, "
+        "refused, or put where it belongs.",
+    )
+    retention_days: int = Field(
+        0,
+        ge=0,
+        le=36_500,
+        description="Days after which a history that nothing was added to is gone; 0: never.",
+    )
+    require_durable: bool = Field(
+        False, description="Serve only with a store that loses nothing it has acknowledged."
+    )
     memory_max_bytes: int = Field(
         256_000_000,
         ge=0,

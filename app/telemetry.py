@@ -101,6 +101,15 @@ class Metrics:
         self.duplicates = self._counter(
             "kt_interactions_duplicate", "Interactions left out: their event id was there already."
         )
+        self.late = self._counter(
+            "kt_answers_late",
+            "Answers asked before one already there, by what was done: append, refuse, insert.",
+            "done",
+        )
+        self.repeated = self._counter(
+            "kt_calls_repeated", "Calls with an Idempotency-Key answered as they were before."
+        )
+        self.amended = self._counter("kt_interactions_amended", "Interactions corrected.")
         self.forgotten = self._counter("kt_users_forgotten", "Users deleted.")
         self.batch_items = self._histogram(
             "kt_batch_items", "Windows that shared one run.", _ITEMS, "model"
@@ -142,6 +151,9 @@ class Metrics:
             "kt_run_stuck_seconds", "Age of the oldest run that has not come back, 0 for none."
         )
         self.store_up = self._gauge("kt_store_up", "1 while the store answers.")
+        self.store_warnings = self._gauge(
+            "kt_store_warnings", "Ways in which the store may lose what it has acknowledged."
+        )
         self.ready = self._gauge("kt_ready", "1 while /readyz says ready.")
         self.provider = self._gauge(
             "kt_provider_info",

@@ -10,6 +10,7 @@ from pydantic import BaseModel
 
 from app.api.problems import MEDIA_TYPE
 from app.api.schemas import (
+    Amendment,
     BatchRequest,
     Interactions,
     Offer,
@@ -24,11 +25,14 @@ _WHEN = {
     400: "The body is not JSON.",
     401: "A key is needed, and none or an unknown one was shown.",
     403: "The key lacks the scope that this needs.",
-    404: "There is no such model, or no such version of it.",
-    409: "What is asked for is so already, and cannot be both.",
+    404: "There is no such model, no such version of it, or no such interaction.",
+    409: "What is asked for is so already; or an answer is late where `KT_LATE_ANSWERS` is "
+    "`refuse`, and nothing was recorded.",
+    412: "The history is in another version than `If-Match` or `If-None-Match` say: nothing done.",
     413: "The body is larger than `KT_MAX_BODY_BYTES`.",
     415: "The body is not said to be JSON.",
-    422: "A field is absent, unknown, mistyped or out of bounds; `errors` names each.",
+    422: "A field is absent, unknown, mistyped or out of bounds, and `errors` names each; or the "
+    "`Idempotency-Key` was another call's.",
     429: "Too many ask, or wait, already, or this key asks more often than it may; `Retry-After` "
     "says when to come again.",
     500: "The model or the store has failed on this request.",
@@ -69,6 +73,7 @@ def complete(app: FastAPI) -> None:
                 PredictionRequest,
                 BatchRequest,
                 Interactions,
+                Amendment,
                 Version,
                 Offer,
                 Problem,

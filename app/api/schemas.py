@@ -26,6 +26,7 @@ from app.asks import Ask
 from app.engine.model import ServedModel
 from app.records import Answer, given_records
 from app.store import histories
+from models.contract.interaction import UNKNOWN_MS
 
 MAX_ITEMS = 1000
 MAX_HISTORY = 4096
@@ -114,6 +115,36 @@ class Interactions(Body):
     interactions: list[Interaction] = Field(
         min_length=1, max_length=MAX_ITEMS, description="Oldest first; kept all or none."
     )
+
+
+class Amendment(Body):
+    """What one kept answer should have said; what is left out stays as it is."""
+
+    correct: bool | None = Field(None, description="Whether it was answered right.")
+    asked_ms: Ms | None = Field(
+        None, description="When it was asked; null: not known.", examples=[1_700_000_000_000]
+    )
+    elapsed_ms: int | None = Field(
+        None, ge=0, le=LONGEST_MS, description="Thinking time; null: not known.", examples=[21_000]
+    )
+
+    @model_validator(mode="after")
+    def _says_something(self) -> Amendment:
+        given = self.model_fields_set
+        if not given or ("correct" in given and self.correct is None):
+            raise PydanticCustomError(
+                "amendment_empty",
+                "correct (true or false), asked_ms or elapsed_ms is needed, or several of them",
+            )
+        return self
+
+    def to_amendment(self) -> histories.Amendment:
+        """Return the amendment meant."""
+        asked_ms, elapsed_ms = (
+            UNKNOWN_MS if field in self.model_fields_set and value is None else value
+            for field, value in (("asked_ms", self.asked_ms), ("elapsed_ms", self.elapsed_ms))
+        )
+        return histories.Amendment(self.correct, asked_ms, elapsed_ms)
 
 
 def _branch(value: Any) -> str | None:
@@ -271,7 +302,7 @@ class Prediction(BaseModel):
 class FieldError(BaseModel):
     """One place of a request that is not valid."""
 
-    in_: Literal["body", "path", "query"] = Field(alias="in")
+    in_: Literal["body", "path", "query", "header"] = Field(alias="in")
     pointer: str = Field(
         description="JSON pointer to the place.", examples=["/items/3/question_id"]
     )
@@ -300,6 +331,16 @@ class BatchAnswer(BaseModel):
     items: list[Prediction | Problem]
 
 
+HistoryVersion = Annotated[
+    str,
+    Field(
+        description="Names this state of the user's history; the ETag of the answer, without its "
+        "quotes. `00000000-0` where nothing is kept.",
+        examples=["5f3a09c1-12"],
+    ),
+]
+
+
 class Recorded(BaseModel):
     """What one call has recorded."""
 
@@ -310,11 +351,13 @@ class Recorded(BaseModel):
             "recorded": done.recorded,
             "duplicates": done.duplicates,
             "history_length": done.length,
+            "history_version": str(done.version),
         }
 
     recorded: int = Field(description="Answers added.")
     duplicates: int = Field(description="Answers left out: their event_id was there already.")
     history_length: int = Field(description="Interactions kept of this user now.")
+    history_version: HistoryVersion
 
 
 class NumberedInteraction(BaseModel):
@@ -341,11 +384,68 @@ class InteractionPage(BaseModel):
             ],
             "next": listing.next,
             "history_length": listing.history_length,
+            "history_version": str(listing.version),
         }
 
     interactions: list[NumberedInteraction]
     next: int | None = Field(description="`start` of the next page; null at the end.")
     history_length: int = Field(description="Interactions kept of this user.")
+    history_version: HistoryVersion
+
+
+class Amended(BaseModel):
+    """One kept interaction as it is after an amendment."""
+
+    @staticmethod
+    def content_of(done: service.Correction) -> dict[str, Any]:
+        """Return the JSON content."""
+        return {
+            "interaction": {"number": done.number, **done.answer._asdict()},
+            "history_version": str(done.version),
+        }
+
+    interaction: NumberedInteraction
+    history_version: HistoryVersion
+
+
+class ExportedInteraction(NumberedInteraction):
+    """One kept interaction, with the key that its event left."""
+
+    event_key: str | None = Field(description="Hash of its event_id, 16 hex digits; null: none.")
+
+
+class ExportedState(BaseModel):
+    """What a model has made of the user's answers, as it is kept."""
+
+    model: str = Field(description="The model, its version and a hash of its files.")
+    history: str = Field(description="The first part of the version of the history it is of.")
+    start: int = Field(description="Number of the first answer that it stands on.")
+    seen: int = Field(description="Number after the last one.")
+    bytes: str = Field(description="The state, base64.")
+
+
+class ExportedCall(BaseModel):
+    """A call with an Idempotency-Key that was answered lately."""
+
+    key: str = Field(description="Hash of its key, hex.")
+    content: str = Field(description="Hash of what it asked, hex.")
+    until_s: int = Field(description="Unix time from which on it is forgotten.")
+    bytes: str = Field(description="What it was answered, base64 of MessagePack.")
+
+
+class Exported(BaseModel):
+    """Everything that the store keeps of a user."""
+
+    user_id: str
+    history_version: HistoryVersion
+    interactions: list[ExportedInteraction] = Field(
+        description="Oldest first; also those that wait to be dropped."
+    )
+    states: list[ExportedState]
+    calls: list[ExportedCall]
+    expires_in_ms: Mapping[str, int | None] = Field(
+        description="How long interactions, states and calls live on; null: for ever, or none."
+    )
 
 
 class SkillState(BaseModel):
@@ -373,6 +473,7 @@ class KnowledgeState(BaseModel):
             "history_length": state.history_length,
             "truncated": state.truncated,
             "cold_start": state.cold_start,
+            "history_version": str(state.version),
             "model": state.model,
         }
 
@@ -383,6 +484,7 @@ class KnowledgeState(BaseModel):
     history_length: int
     truncated: bool
     cold_start: bool = Field(description="Nothing is kept of this user: this is the prior.")
+    history_version: HistoryVersion
     model: ModelRef
 
 
@@ -530,6 +632,7 @@ class Readiness(BaseModel):
         return {
             "ready": found.is_ready,
             "reasons": found.reasons,
+            "warnings": found.warnings,
             "draining": found.draining,
             "models": found.models,
             "provider": found.provider,
@@ -538,6 +641,7 @@ class Readiness(BaseModel):
 
     ready: bool
     reasons: list[str] = Field(description="Why not.")
+    warnings: list[str] = Field(description="How the store may lose what it has acknowledged.")
     draining: bool
     models: list[ModelRef]
     provider: Mapping[str, Any] = Field(description="Requested, effective, and why they differ.")

@@ -2,5 +2,6 @@
 
 HISTORY = "kt:h1:{%s}"
 STATES = "kt:s1:{%s}"
+CALLS = "kt:i1:{%s}"
 BESIDE = "kt:b1:{%s}"
 """Where a history lies while it is copied; nothing is there when the script has ended."""

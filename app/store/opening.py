@@ -19,6 +19,7 @@ from app.store.redis_client import RedisClient
 from app.store.redis_histories import RedisHistories
 from app.store.redis_states import RedisStates, Tell
 
+_DAY_S = 86_400
 _PER_MODEL = 8
 """Callers who may wait for the store, over those who may wait for one model."""
 
@@ -52,7 +53,14 @@ async def open_store(settings: Settings, tell: Tell = lambda *_: None) -> AsyncI
             client, settings.history_max_items, _PER_MODEL * settings.queue_max_items, tell
         )
         stack.push_async_callback(states.aclose)
-        yield Store(RedisHistories(client, settings.history_max_items, kind), states)
+        histories = RedisHistories(
+            client,
+            settings.history_max_items,
+            kind,
+            late=settings.late_answers,
+            life_s=settings.retention_days * _DAY_S,
+        )
+        yield Store(histories, states)
 
 
 def _password(path: Path | None) -> str | None:

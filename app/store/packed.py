@@ -30,8 +30,8 @@ FORMS = {
 }
 """The dtype of a record, by the number of its form."""
 
-_NO_TIME = (1 << 48) - 1
-_RIGHT_BIT, _NO_ELAPSED = np.uint32(1 << 31), np.uint32((1 << 31) - 1)
+NO_TIME, NO_ELAPSED = (1 << 48) - 1, (1 << 31) - 1
+"""A time that is not known, as it is stored."""
 
 
 def packed(interactions: NDArray[np.void]) -> bytes:
@@ -41,9 +41,9 @@ def packed(interactions: NDArray[np.void]) -> bytes:
     one): it would come back as another.
     """
     asked, elapsed = interactions["asked_ms"], interactions["elapsed_ms"]
-    if (asked < UNKNOWN_MS).any() or (asked >= _NO_TIME).any():
+    if (asked < UNKNOWN_MS).any() or (asked >= NO_TIME).any():
         raise ValueError("asked_ms does not fit in 48 bits")
-    if (elapsed < UNKNOWN_MS).any() or (elapsed == _NO_ELAPSED).any():
+    if (elapsed < UNKNOWN_MS).any() or (elapsed == NO_ELAPSED).any():
         raise ValueError("elapsed_ms does not fit in 31 bits")
     records = np.empty(len(interactions), FORMS[WIDEST])
     for name in ("question_key", "skills_key", "event_key"):
@@ -51,7 +51,7 @@ def packed(interactions: NDArray[np.void]) -> bytes:
     records["asked_low"] = asked & 0xFFFFFFFF
     records["asked_high"] = (asked >> 32) & 0xFFFF
     right = interactions["response"].astype(np.uint32) << np.uint32(31)
-    records["end"] = (elapsed.astype(np.uint32) & _NO_ELAPSED) | right
+    records["end"] = (elapsed.astype(np.uint32) & np.uint32(NO_ELAPSED)) | right
     return records.tobytes()
 
 
@@ -65,10 +65,10 @@ def unpacked(records: bytes, form: int) -> NDArray[np.void]:
         if name.endswith("_key"):
             interactions[name] = kept[name]
     asked = kept["asked_low"] | (kept["asked_high"].astype(np.int64) << 32)
-    asked[asked == _NO_TIME] = UNKNOWN_MS
+    asked[asked == NO_TIME] = UNKNOWN_MS
     interactions["asked_ms"] = asked
-    elapsed = (kept["end"] & _NO_ELAPSED).astype(np.int32)
-    elapsed[elapsed == _NO_ELAPSED] = UNKNOWN_MS
+    elapsed = (kept["end"] & np.uint32(NO_ELAPSED)).astype(np.int32)
+    elapsed[elapsed == NO_ELAPSED] = UNKNOWN_MS
     interactions["elapsed_ms"] = elapsed
     interactions["response"] = kept["end"] >> np.uint32(31)
     return interactions

@@ -46,10 +46,10 @@ class RedisClient:
         self._scripts: list[Script] = []
         self._under_way: set[asyncio.Future[Any]] = set()
 
-    def script(self, name: str) -> Script:
-        """Return the script `lua/<name>.lua`, after `lua/history.lua`; servers are given it."""
+    def script(self, name: str, *before: str) -> Script:
+        """Return the script `lua/<name>.lua`, behind `history` and others; servers are given it."""
         folder = files("app.store") / "lua"
-        parts = (folder / f"{part}.lua" for part in ("history", name))
+        parts = (folder / f"{part}.lua" for part in ("history", *before, name))
         text = "".join(part.read_text(encoding="utf-8") for part in parts)
         script = Script(text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest())
         self._scripts.append(script)

@@ -1,43 +1,92 @@
 """Histories in Redis, or in any server that speaks as Redis does.
 
-    kt:h1:{user}   string: 16 bytes of header, then a record an interaction, oldest first: `packed`
+    kt:h1:{user}   string: 24 bytes of header, then a record an interaction, oldest first: `packed`
     kt:s1:{user}   hash: states that models have kept, see `redis_states`
+    kt:i1:{user}   hash: calls with a key that were answered in the last 24 hours, see `change.lua`
     kt:t1          hash: 8-byte key -> the outside id, or the text of a skill set, behind it
 
 The header is the form of the records (`KTH2` to `KTH5`), four random bytes that tell this history
-from one forgotten before under the same name, and the number of older records dropped as a 64-bit
-integer.
+from one forgotten before under the same name, and from what it was before an amendment, and two
+64-bit integers: the number of older records dropped, and the newest known time of asking.
 A history is cut to what is kept only when it has grown a quarter past it.
 """
 
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterable, Mapping
-from typing import Any
+import struct
+from collections.abc import Iterable, Mapping, Sequence
+from hashlib import blake2b
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from app.store.histories import Page, Recorded, StoredHistory
-from app.store.keys import BESIDE, HISTORY, STATES
-from app.store.packed import packed, unpacked
-from app.store.redis_client import RedisClient
-from models.contract.interaction import NO_KEY
+from app.errors import (
+    AnswerLate,
+    HistoryChanged,
+    IdempotencyKeyReused,
+    InteractionUnknown,
+    TracerError,
+)
+from app.store.durability import Durability, durability_of
+from app.store.histories import (
+    FREELY,
+    Amended,
+    Amendment,
+    AnsweredCall,
+    Everything,
+    LateRule,
+    Page,
+    Recorded,
+    StoredHistory,
+    StoredState,
+    Terms,
+    Version,
+)
+from app.store.keys import BESIDE, CALLS, HISTORY, STATES
+from app.store.packed import NO_ELAPSED, NO_TIME, packed, unpacked
+from app.store.redis_client import RedisClient, Script
+from models.contract.interaction import NO_KEY, UNKNOWN_MS
 
 _TEXTS, _PING = "kt:t1", "kt:ping"
+_OF_STATE = struct.Struct("<4s4sqq")
+_OF_CALL = struct.Struct("<q16s")
+
+_REFUSALS: dict[Any, type[TracerError]] = {
+    b"changed": HistoryChanged,
+    b"reused": IdempotencyKeyReused,
+    b"late": AnswerLate,
+    b"unknown": InteractionUnknown,
+}
+"""What is raised where a script has refused a change, by its word for that."""
 
 
 class RedisHistories:
     """Every user's newest `keep` interactions, behind one client."""
 
-    def __init__(self, client: RedisClient, keep: int, kind: str) -> None:
-        """`kind` says in /readyz which server this is: `redis` or `embedded`."""
+    def __init__(
+        self,
+        client: RedisClient,
+        keep: int,
+        kind: str,
+        *,
+        late: LateRule = "append",
+        life_s: int = 0,
+    ) -> None:
+        """`kind` says in /readyz which server this is: `redis` or `embedded`.
+
+        A history not added to for `life_s` is gone; 0 keeps it for ever.
+        """
         self._client = client
         self._redis = client.redis
         self._keep = keep
         self._kind = kind
-        self._append = client.script("append")
+        self._late = late
+        self._life_s = life_s
+        self._append = client.script("append", "change")
+        self._amend = client.script("amend", "change")
+        self._export = client.script("export")
         self._read = client.script("read")
         self._note = client.script("note")
 
@@ -47,33 +96,38 @@ class RedisHistories:
 
     async def read(self, user_id: str, last: int) -> StoredHistory:
         """Return the newest `last` interactions, in one round trip."""
-        interactions, _, kept, total = await self._slice(user_id, "", last)
-        return StoredHistory(interactions, total - len(interactions), kept)
+        page = await self._slice(user_id, "", last)
+        dropped = page.version.total - len(page.interactions)
+        return StoredHistory(page.interactions, dropped, page.length, page.version)
 
     async def page(self, user_id: str, start: int, limit: int) -> Page:
         """Return up to `limit` interactions from number `start` on; dropped ones are skipped."""
-        interactions, first, kept, total = await self._slice(user_id, str(start), limit)
-        following = first + len(interactions)
-        return Page(interactions, first, following if following < total else None, kept)
+        return await self._slice(user_id, str(start), limit)
 
     async def append(
-        self, user_id: str, interactions: NDArray[np.void], texts: Mapping[int, str]
+        self,
+        user_id: str,
+        interactions: NDArray[np.void],
+        texts: Mapping[int, str],
+        terms: Terms = FREELY,
     ) -> Recorded:
-        """Add interactions atomically, all or none, but for those whose event key is there already.
+        """Add interactions atomically, all or none, but for those whose event key is already there.
 
         Event keys are compared with what is still held. Where the connection breaks before the
-        answer, nobody knows whether they were added: they are sent again only when each of them
-        carries an event key, which makes that harmless.
+        answer, nobody knows whether they were added: they are sent again only where that is
+        harmless, for the call has a key, or each of them an event key.
         """
-        is_repeatable = bool((interactions["event_key"] != NO_KEY).all())
-        keys = HISTORY % user_id, BESIDE % user_id
-        arguments: list[Any] = [packed(interactions), str(self._keep), secrets.token_bytes(4)]
+        has_keys = bool((interactions["event_key"] != NO_KEY).all())
+        records = packed(interactions)
+        call = self._change(
+            self._append, user_id, terms, b"append" + records, records, self._late, self._life_s
+        )
         noted: list[Any] = [part for key, text in texts.items() for part in (_packed(key), text)]
 
         async def run() -> Any:
             pipe = self._redis.pipeline(transaction=False)
             pipe.evalsha(self._note.sha, 1, _TEXTS, *noted)
-            pipe.evalsha(self._append.sha, 2, *keys, *arguments)
+            pipe.evalsha(*call)
             note, added = await pipe.execute(raise_on_error=False)
             if isinstance(added, Exception):
                 raise added
@@ -83,8 +137,64 @@ class RedisHistories:
                 )
             return added
 
-        recorded, duplicates, length = await self._client.ask(run, repeat=is_repeatable)
-        return Recorded(int(recorded), int(duplicates), int(length))
+        # Terms that a call has changed itself would refuse it the second time.
+        is_harmless = has_keys and terms.meant is None and terms.not_meant is None
+        is_repeatable = is_harmless or terms.call_key is not None
+        found = _accepted(await self._client.ask(run, repeat=is_repeatable))
+        recorded, duplicates, length, version, late, *again = found
+        return Recorded(recorded, duplicates, length, _version(version), late, bool(again))
+
+    async def amend(
+        self, user_id: str, number: int, amendment: Amendment, terms: Terms = FREELY
+    ) -> Amended:
+        """Change one kept interaction where it stands, and name the history anew."""
+        correct, asked_ms, elapsed_ms = amendment
+        changes = (
+            "" if correct is None else int(correct),
+            "" if asked_ms is None else NO_TIME if asked_ms == UNKNOWN_MS else asked_ms,
+            "" if elapsed_ms is None else NO_ELAPSED if elapsed_ms == UNKNOWN_MS else elapsed_ms,
+        )
+        content = f"amend {number} {changes}".encode()
+        call = self._change(self._amend, user_id, terms, content, number, *changes)
+        is_repeatable = terms.meant is None or terms.call_key is not None
+        found = await self._client.ask(lambda: self._redis.evalsha(*call), repeat=is_repeatable)
+        record, form, version, *again = _accepted(found)
+        return Amended(unpacked(record, form), _version(version), bool(again))
+
+    def _change(
+        self, script: Script, user_id: str, terms: Terms, content: bytes, *arguments: Any
+    ) -> Sequence[Any]:
+        """Return the call of a script behind `change`."""
+        keys = [HISTORY % user_id, BESIDE % user_id]
+        call = b""
+        if terms.call_key is not None:
+            keys.append(CALLS % user_id)
+            call = _digest(terms.call_key.encode()) + _digest(content)
+        wanted = _versions(terms.meant), _versions(terms.not_meant)
+        return (
+            *(script.sha, len(keys), *keys),
+            *(secrets.token_bytes(4), self._keep, *wanted, call),
+            *arguments,
+        )
+
+    async def everything(self, user_id: str) -> Everything:
+        """Return all that is kept of a user, as of one moment."""
+        keys = HISTORY % user_id, STATES % user_id, CALLS % user_id
+        name, gone, records, form, left, states, calls = await self._client.ask(
+            lambda: self._redis.evalsha(self._export.sha, 3, *keys), repeat=True
+        )
+        interactions = unpacked(records, form)
+        history_left_ms, states_left_ms, calls_left_ms = (ms if ms >= 0 else None for ms in left)
+        return Everything(
+            interactions=interactions,
+            first=gone,
+            version=Version(name, gone + len(interactions)),
+            history_left_ms=history_left_ms,
+            states=[_state(*pair) for pair in _pairs(states) if len(pair[1]) >= _OF_STATE.size],
+            states_left_ms=states_left_ms,
+            calls=[_call(*pair) for pair in _pairs(calls) if len(pair[1]) > _OF_CALL.size],
+            calls_left_ms=calls_left_ms,
+        )
 
     async def texts(self, keys: Iterable[int]) -> dict[int, str]:
         """Return the outside ids behind keys; a key never met is left out."""
@@ -98,31 +208,83 @@ class RedisHistories:
     async def forget(self, user_id: str) -> bool:
         """Delete everything kept of a user; True if there was anything."""
         # The history first: a state that is written meanwhile finds none, and is not kept.
-        keys = HISTORY % user_id, STATES % user_id
+        keys = HISTORY % user_id, STATES % user_id, CALLS % user_id
         return bool(await self._client.ask(lambda: self._redis.unlink(*keys), repeat=True))
 
-    async def ping(self) -> None:
-        """Return when the store answers and would take a write."""
+    async def ping(self) -> Durability:
+        """Return when the store answers and would take a write; say how it keeps what it is given.
+
+        That is asked anew each time: a server that comes back may be another one.
+        """
 
         async def run() -> Any:
             pipe = self._redis.pipeline(transaction=False)
-            pipe.ping()
             pipe.set(_PING, b"1", ex=60)
-            return await pipe.execute()
+            for section in ("persistence", "memory"):
+                pipe.info(section)
+            written, *found = await pipe.execute(raise_on_error=False)
+            if isinstance(written, Exception):
+                raise written
+            return found
 
-        await self._client.ask(run, repeat=True)
+        persistence, memory = await self._client.ask(run, repeat=True)
+        return durability_of(persistence, memory, has_lifetimes=self._life_s > 0)
 
-    async def _slice(
-        self, user_id: str, start: str, limit: int
-    ) -> tuple[NDArray[np.void], int, int, int]:
-        """Return records, the first one's number, how many are kept, and the next number."""
+    async def _slice(self, user_id: str, start: str, limit: int) -> Page:
         arguments = (start, str(limit), str(self._keep))
-        records, first, kept, total, form = await self._client.ask(
+        records, first, kept, total, form, name = await self._client.ask(
             lambda: self._redis.evalsha(self._read.sha, 1, HISTORY % user_id, *arguments),
             repeat=True,
         )
-        return unpacked(records, form), int(first), int(kept), int(total)
+        interactions = unpacked(records, form)
+        following = first + len(interactions)
+        return Page(
+            interactions,
+            first,
+            following if following < total else None,
+            kept,
+            Version(name, total),
+        )
 
 
 def _packed(key: int) -> bytes:
     return key.to_bytes(8, "little")
+
+
+def _digest(content: bytes) -> bytes:
+    return blake2b(content, digest_size=16).digest()
+
+
+def _version(packed: bytes) -> Version:
+    return Version(packed[:4], int.from_bytes(packed[4:], "little"))
+
+
+def _versions(versions: Sequence[Version] | Literal["*"] | None) -> bytes:
+    """Return versions as `change.lua` reads them."""
+    if versions is None:
+        return b""
+    if versions == "*":
+        return b"*"
+    return b"=" + b"".join(v.name + _packed(v.total) for v in versions)
+
+
+def _accepted(found: list[Any]) -> list[Any]:
+    """Return what a script has done; raise where it has refused to."""
+    word, *more = found
+    if word in _REFUSALS:
+        raise _REFUSALS[word](*more)
+    return found
+
+
+def _pairs(flat: Sequence[bytes]) -> Iterable[tuple[bytes, bytes]]:
+    return zip(flat[::2], flat[1::2], strict=True)
+
+
+def _state(key: bytes, value: bytes) -> StoredState:
+    _, history, start, seen = _OF_STATE.unpack_from(value)
+    return StoredState(key.decode(), history, start, seen, value[_OF_STATE.size :])
+
+
+def _call(key: bytes, value: bytes) -> AnsweredCall:
+    until_s, content = _OF_CALL.unpack_from(value)
+    return AnsweredCall(key, content, until_s, value[_OF_CALL.size :])

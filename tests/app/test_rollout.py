@@ -242,7 +242,7 @@ def test_the_version_that_is_served_is_no_candidate(client):
 
 def test_newer_versions_are_followed(serve, artifacts):
     """As they come; one that is refused is left, and a roll back is not undone."""
-    client = serve(artifact_dir=artifacts, deadline_ms=1000, follow_artifacts_s=0.05)
+    client = serve(artifact_dir=artifacts, follow_artifacts_s=0.05)
     versions = f"/models/{NAME}/versions"
     assert client.get(versions).json()["current"] == "2"
 

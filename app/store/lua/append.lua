@@ -1,45 +1,28 @@
 -- Add records to a user's history: all of them, but for those whose event key is there already.
--- KEYS: the history, a place beside it; ARGV: records in the widest form, most records kept, four
--- bytes that name a new history.
--- Returns {records added, duplicates left out, records kept now}.
-local PLAIN, WIDEST, NONE = 18, RECORD_OF.KTH5, string.rep("\0", 8)
-local SKILLS_AT, EVENT_AT = { KTH3 = 18, KTH5 = 18 }, { KTH4 = 18, KTH5 = 26 }
+-- KEYS, ARGV 1-5: see change.lua; ARGV 6: records in the widest form, 7: what becomes of those that are
+-- late ("append", "refuse", "insert"), 8: seconds that the history lives then, 0 for ever.
+-- Returns {records added, duplicates left out, records kept now, version, late ones}; or "reused",
+-- "changed", "late" and how many are.
+-- A record is late where its question was asked before the newest known time that comes before it.
+local WIDEST = RECORD_OF.KTH5
 local A_FEW = 8  -- for these a history is searched; for more, its events are put in a table
-local new, keep = ARGV[1], tonumber(ARGV[2])
-local record, form, name, gone, held = history_at(KEYS[1])
+local new, late_rule, life_s = ARGV[6], ARGV[7], tonumber(ARGV[8])
+local before = answered_before()
+if before then return before end
+local record, form, name, gone, held, header, newest, is_there = history()
 if record == false then
   return redis.error_reply("KTCORRUPT the history is not in a form that was written here")
 end
-if not record then form, name, gone, held = "KTH2", ARGV[3], 0, 0 end
-
-local function key_at(records, at, offset)
-  return offset and records:sub(at + offset, at + offset + 7) or NONE
-end
-
--- The parts of a record: question, times and answer; skills; event.
-local function apart(of_form, records, at)
-  if of_form == "KTH1" then
-    local elapsed, response = records:byte(at + 35, at + 36)
-    local times = records:sub(at + 24, at + 29) .. records:sub(at + 32, at + 34)
-    return records:sub(at, at + 7) .. times .. string.char(elapsed % 128 + 128 * response),
-      key_at(records, at, 8), key_at(records, at, 16)
-  end
-  return records:sub(at, at + PLAIN - 1), key_at(records, at, SKILLS_AT[of_form]),
-    key_at(records, at, EVENT_AT[of_form])
-end
-
-local function together(as_form, plain, skills, event)
-  return plain .. (SKILLS_AT[as_form] and skills or "") .. (EVENT_AT[as_form] and event or "")
-end
+if not is_meant(name, gone + held, is_there) then return {"changed"} end
 
 local old  -- records held; read where they are wanted
 local function held_records()
-  old = old or (record and redis.call("GETRANGE", KEYS[1], HEADER, -1) or "")
+  old = old or (is_there and redis.call("GETRANGE", KEYS[1], header, -1) or "")
   return old
 end
 
 local events
-local function is_there(event)
+local function is_known(event)
   local offset = form == "KTH1" and 16 or EVENT_AT[form]
   if not offset then return false end
   local records = held_records()
@@ -58,50 +41,94 @@ local function is_there(event)
   return false
 end
 
--- Which of them are new, and whether these name skills or events.
-local added, given, left_out, has_skills, has_events = {}, {}, 0, SKILLS_AT[form], EVENT_AT[form]
+-- A history of before is written anew, in a form of now.
+local is_anew = header ~= HEADER or form == "KTH1"
+if is_anew then
+  local as = form_for(form, held_records())
+  newest = newest_in(as, table.concat(records_as(as, form, old)))
+end
+
+-- Which of them are new, which of these late, and whether they name skills or events. Of each: plain
+-- part, skills, event, time, place.
+local added, late, given, left_out, has_skills, has_events = {}, {}, {}, 0, false, false
+local newest_before = newest
 for at = 1, #new, WIDEST do
   local plain, skills, event = apart("KTH5", new, at)
-  if event ~= NONE and (given[event] or is_there(event)) then
+  if event ~= NONE and (given[event] or is_known(event)) then
     left_out = left_out + 1
   else
     if event ~= NONE then given[event], has_events = true, true end
     if skills ~= NONE then has_skills = true end
-    added[#added + 1] = { plain, skills, event }
+    local asked = asked_at(new, at)
+    local one = { plain, skills, event, asked, at }
+    if asked < newest then late[#late + 1] = one end
+    if asked >= newest and asked ~= NO_TIME then newest = asked end
+    if late_rule ~= "insert" or late[#late] ~= one then added[#added + 1] = one end
   end
 end
-if #added == 0 then return {0, left_out, math.min(held, keep)} end
-
--- A history of before is read through once, for what it holds.
-if form == "KTH1" then
-  for at = 1, #held_records(), record do
-    local _, skills, event = apart(form, old, at)
-    has_skills, has_events = has_skills or skills ~= NONE, has_events or event ~= NONE
-  end
+if #late > 0 and late_rule == "refuse" then return {"late", #late} end
+local more = late_rule == "insert" and #added + #late or #added
+local count, total = held + more, gone + held + more
+if more == 0 then
+  return answered({0, left_out, math.min(held, keep), version_of(name, total), 0})
 end
-local as = has_skills and (has_events and "KTH5" or "KTH3") or (has_events and "KTH4" or "KTH2")
-for i, parts in ipairs(added) do added[i] = together(as, unpack(parts)) end
 
-local count = held + #added
-if record and as == form and count <= keep * 1.25 then
+local as = form
+if is_anew or has_skills or has_events then
+  as = form_for(form, old or "", has_skills, has_events)
+end
+for i, parts in ipairs(added) do added[i] = together(as, parts[1], parts[2], parts[3]) end
+
+-- Late ones go before the first that is known to have been asked after them; those of the same time,
+-- as they came. What is made of a history that is not gone on with at its end is of another history.
+local function with_late(records)
+  table.sort(late, function(a, b)
+    return a[4] < b[4] or a[4] == b[4] and a[5] < b[5]
+  end)
+  for i, one in ipairs(late) do late[i] = { together(as, one[1], one[2], one[3]), one[4] } end
+  local merged, next_late = {}, 1
+  for i, one in ipairs(records) do
+    local asked = asked_at(one, 1)
+    while late[next_late] and asked ~= NO_TIME and late[next_late][2] < asked do
+      if i <= held then name = NO_NAME end
+      merged[#merged + 1] = late[next_late][1]
+      next_late = next_late + 1
+    end
+    merged[#merged + 1] = one
+  end
+  for i = next_late, #late do merged[#merged + 1] = late[i][1] end
+  return merged
+end
+
+local is_inserting = late_rule == "insert" and #late > 0
+if is_there and not is_anew and not is_inserting and as == form and count <= keep * 1.25 then
   redis.call("APPEND", KEYS[1], table.concat(added))
+  if newest ~= newest_before then
+    redis.call("SETRANGE", KEYS[1], HEADER - 8, struct.pack("<I8", newest))
+  end
   -- To append makes room for as much again. A copy has none; and it is the copy that is kept.
   if redis.pcall("COPY", KEYS[1], KEYS[2], "REPLACE") == 1 then
     redis.call("RENAME", KEYS[2], KEYS[1])
   end
+  if life_s == 0 then redis.call("PERSIST", KEYS[1]) end  -- it may have been another rule's
 else
-  -- Another form, or too many: written anew. Not on every call: a quarter of the appends share it.
+  -- Another form, or an order of its own, or too many: written anew. Not on every call: a quarter of
+  -- the appends share it.
   local records = held_records()
-  if record and as ~= form then
-    local anew = {}
-    for at = 1, #records, record do anew[#anew + 1] = together(as, apart(form, records, at)) end
-    records = table.concat(anew)
+  if is_inserting then
+    local all = records_as(as, form, records)
+    for _, one in ipairs(added) do all[#all + 1] = one end
+    records = table.concat(with_late(all))
+  else
+    if as ~= form then records = table.concat(records_as(as, form, records)) end
+    records = records .. table.concat(added)
   end
-  records = records .. table.concat(added)
   if count > keep * 1.25 then
     gone, records = gone + count - keep, records:sub(-keep * RECORD_OF[as])
+    newest = newest_in(as, records)  -- nobody is late after what is there no more
   end
-  if name == NO_NAME then name = ARGV[3] end  -- once they had none
-  redis.call("SET", KEYS[1], as .. name .. struct.pack("<I8", gone) .. records)
+  if name == NO_NAME then name = NEW_NAME end
+  redis.call("SET", KEYS[1], header_of(as, name, gone, newest) .. records)
 end
-return {#added, left_out, math.min(count, keep)}
+if life_s > 0 then redis.call("EXPIRE", KEYS[1], life_s) end
+return answered({more, left_out, math.min(count, keep), version_of(name, total), #late})

@@ -23,7 +23,7 @@ local function is_further(states, field, value, total)
   return old_seen > total or seen >= old_seen
 end
 
-local kept = 0
+local kept, life_ms = 0, ARGV[1] * 1000
 for i = 1, #KEYS, 2 do
   local states, field, value = KEYS[i + 1], ARGV[i + 2], ARGV[i + 3]
   local total = total_of(KEYS[i], value)
@@ -34,7 +34,8 @@ for i = 1, #KEYS, 2 do
       redis.call("UNLINK", states)
     end
     redis.call("HSET", states, field, value)
-    redis.call("EXPIRE", states, ARGV[1])
+    local left_ms = redis.call("PTTL", KEYS[i])  -- what is made of a history goes with it
+    redis.call("PEXPIRE", states, left_ms > 0 and math.min(left_ms, life_ms) or life_ms)
     kept = kept + 1
   end
 end

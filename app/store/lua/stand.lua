@@ -22,7 +22,7 @@ local SPOILT = pack(ROW, 0, -1, 0, 0, 0, NO_NAME, 0, 0)
 local rows, states, records = {}, {}, {}
 
 local function stands(history, kept_states, at)
-  local record, form, name, gone, held = history_at(history)
+  local record, form, name, gone, held, header = history_at(history)
   if record == nil then return EMPTY end
   if not record then return SPOILT end
   local total, kept = gone + held, min(held, keep)
@@ -45,7 +45,7 @@ local function stands(history, kept_states, at)
   -- One record more: the first answer's lag is from the one before it.
   local first = max((whole and start or seen) - 1, total - kept)
   if first < total then
-    records[#records + 1] = call("GETRANGE", history, HEADER + (first - gone) * record, -1)
+    records[#records + 1] = call("GETRANGE", history, header + (first - gone) * record, -1)
   end
   return pack(ROW, first, kept, total, start, seen, name, has_state, tonumber(form:sub(4)))
 end

@@ -28,6 +28,7 @@ BODIES = {
     "predict": ASK,
     "batch": {"items": [ASK]},
     "interactions": ANSWERS,
+    "0": {"correct": True},
     "current": {"version": SHIPPED["dkt"].name},
     "candidate": {"version": "2", "share": 0.5},
 }
@@ -37,7 +38,9 @@ NEEDED = {
     ("POST", "/predict"): "predict",
     ("POST", "/predict/batch"): "predict",
     ("POST", "/users/{user_id}/interactions"): "write",
+    ("PATCH", "/users/{user_id}/interactions/{number}"): "write",
     ("GET", "/users/{user_id}/interactions"): "read",
+    ("GET", "/users/{user_id}/export"): "read",
     ("GET", "/users/{user_id}/knowledge-state"): "read",
     ("DELETE", "/users/{user_id}"): "write",
     ("GET", "/metrics"): "metrics",
@@ -173,7 +176,7 @@ def test_a_key_opens_what_its_scopes_say_and_nothing_else(serve, keys):
     client = serve(keys_file=keys.path)
 
     def status(method: str, path: str, headers: dict) -> int:
-        path = path.replace("{user_id}", "u").replace("{name}", "dkt")
+        path = path.replace("{user_id}", "u").replace("{name}", "dkt").replace("{number}", "0")
         body = BODIES.get(path.rpartition("/")[2])
         content = {} if body is None else {"json": body}
         return client.request(method, path, headers=headers, **content).status_code

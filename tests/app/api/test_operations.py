@@ -49,7 +49,14 @@ def test_a_running_service_is_alive_and_ready(client):
     assert ready["ready"] is True
     assert [m["name"] for m in ready["models"]] == sorted(SHIPPED)
     assert ready["provider"]["effective"] == "cpu"
-    assert ready["store"] == {"kind": "embedded", "history_max_items": 4096, "answers": True}
+    assert ready["warnings"] == []
+    assert ready["store"] == {
+        "kind": "embedded",
+        "history_max_items": 4096,
+        "answers": True,
+        "persistence": "append_only_file",
+        "eviction": "noeviction",
+    }
 
 
 def test_without_its_store_the_service_is_not_ready_but_answers_what_it_can(serve, tmp_path):

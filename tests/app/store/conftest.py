@@ -7,8 +7,8 @@ import struct
 import subprocess
 import tempfile
 import time
-from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -33,11 +33,13 @@ def a_server(*options: str) -> Iterator[Path]:
     socket = folder / "r.sock"
     command = [_binary(), "--port", "0", "--unixsocket", str(socket), "--save", "", *options]
     with subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL) as process:
-        while not socket.exists():
-            assert process.poll() is None, "the server did not start"
-            time.sleep(0.01)
-        yield socket
-        process.terminate()
+        try:
+            while not socket.exists():
+                assert process.poll() is None, "the server did not start"
+                time.sleep(0.01)
+            yield socket
+        finally:
+            process.terminate()  # or a test that fails would wait for it
     shutil.rmtree(folder)
 
 
@@ -46,6 +48,23 @@ def redis_socket() -> Iterator[Path]:
     """A server that the whole session shares."""
     with a_server() as socket:
         yield socket
+
+
+@pytest.fixture(params=["redis", "embedded"])
+async def opened(
+    request: pytest.FixtureRequest, tmp_path: Path, redis_socket: Path
+) -> AsyncIterator[Callable]:
+    """Open a store of either kind, with settings of the test's own."""
+    url = f"unix://{redis_socket}" if request.param == "redis" else None
+    async with AsyncExitStack() as stack:
+
+        async def open_one(**settings) -> Store:
+            given = {"history_max_items": KEEP, **settings}
+            return await stack.enter_async_context(
+                open_store(Settings(redis_url=url, data_dir=tmp_path, **given))
+            )
+
+        yield open_one
 
 
 @pytest.fixture(params=["redis", "embedded"])

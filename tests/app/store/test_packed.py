@@ -134,8 +134,8 @@ async def test_an_event_is_found_however_many_come(histories, count):
     again = await add(histories, user_id, events[-count:])
     new = await add(histories, user_id, [Answer(question_id="q", correct=True, event_id="e99")])
 
-    assert again == (0, count, 19)
-    assert new == (1, 0, KEEP)
+    assert again[:3] == (0, count, 19)
+    assert new[:3] == (1, 0, KEEP)
 
 
 @pytest.mark.anyio
@@ -175,5 +175,5 @@ async def test_a_history_takes_no_more_room_than_its_records(store):
 
     for user_id in (one_by_one, at_once):
         used = await redis.memory_usage(HISTORY % user_id, samples=0)
-        assert used < 16 + 18 * KEEP + 150  # header, records, the name of the key
+        assert used < 24 + 18 * KEEP + 150  # header, records, the name of the key
         assert not await redis.exists(BESIDE % user_id)
