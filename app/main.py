@@ -65,7 +65,9 @@ def create_app(settings: Settings) -> FastAPI:
                 app.state.start_failure = exc
                 raise
             app.state.tracer = tracer
-            await tracer.readiness()
+            readiness = await tracer.readiness()
+            if not readiness.is_ready:
+                log.error("not_ready", extra={"reasons": readiness.reasons})
             log.info("started", extra={"seconds": round(time.monotonic() - began_s, 3)})
             yield State(
                 tracer=tracer,

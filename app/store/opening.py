@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from typing import Any, NamedTuple
 
 import hiredis
 from redis.asyncio import BlockingConnectionPool, Redis
-from redis.asyncio.connection import AbstractConnection
+from redis.asyncio.connection import AbstractConnection, Connection, SSLConnection
 from redis.asyncio.retry import Retry
+from redis.asyncio.sentinel import (
+    Sentinel,
+    SentinelConnectionPool,
+    SentinelManagedConnection,
+    SentinelManagedSSLConnection,
+)
 from redis.backoff import NoBackoff
 
 from app.settings import Settings, SettingsInvalid
+from app.store.addresses import Address, Host, address_of
+from app.store.cluster import Cluster
 from app.store.embedded import embedded_server
 from app.store.redis_client import RedisClient
 from app.store.redis_histories import RedisHistories
 from app.store.redis_states import RedisStates, Tell
+from app.store.servers import OneServer, Servers
 
 _PER_MODEL = 8
 """Callers who may wait for the store, over those who may wait for one model."""
@@ -40,36 +50,106 @@ async def open_store(settings: Settings, tell: Tell = lambda *_: None) -> AsyncI
     async with AsyncExitStack() as stack:
         if settings.redis_url is None:
             socket = await stack.enter_async_context(embedded_server(settings.data_dir))
-            url, kind = f"unix://{socket}", "embedded"
+            address, kind = address_of(f"unix://{socket}"), "embedded"
         else:
-            url, kind = settings.redis_url, "redis"
-        redis = _client(url, settings)
-        stack.push_async_callback(redis.aclose)
-        client = RedisClient(redis)
+            address = _address(settings.redis_url)
+            kind = address.kind
+        servers = await _servers(address, settings, stack)
+        longest_s = settings.redis_timeout_ms / 1000
+        client = RedisClient(servers, longest_s)
         states = RedisStates(
             client, settings.history_max_items, _PER_MODEL * settings.queue_max_items, tell
         )
         stack.push_async_callback(states.aclose)
-        yield Store(RedisHistories(client, settings.history_max_items, kind), states)
-
-
-def _client(url: str, settings: Settings) -> Redis:
-    timeout_s = settings.redis_timeout_ms / 1000
-    try:
-        pool = BlockingConnectionPool.from_url(
-            url,
-            max_connections=settings.redis_connections,
-            timeout=timeout_s,  # for a free connection
-            socket_timeout=timeout_s,
-            socket_connect_timeout=timeout_s,
-            health_check_interval=15,
-            # Whether a command may be sent twice is known one floor up, where its meaning is.
-            retry=Retry(NoBackoff(), 0),
+        yield Store(
+            RedisHistories(
+                client, settings.history_max_items, kind, settings.redis_min_replicas, longest_s
+            ),
+            states,
         )
+
+
+def _address(url: str) -> Address:
+    try:
+        return address_of(url)
     except ValueError as exc:
         raise SettingsInvalid(f"KT_REDIS_URL is no address of a store: {exc}") from exc
-    pool.connection_class = _packing_in_c(pool.connection_class)
+
+
+async def _servers(address: Address, settings: Settings, stack: AsyncExitStack) -> Servers:
+    """Return who is asked; hung up at the end of `stack`."""
+    options = _options(address.options, settings)
+    match address.kind:
+        case "cluster":
+            cluster = Cluster(
+                address.hosts, partial(_client_of, options), settings.redis_connections
+            )
+            stack.push_async_callback(cluster.aclose)
+            await cluster.open()
+            return cluster
+        case "sentinel":
+            sentinels = Sentinel(  # type: ignore[no-untyped-call]
+                address.hosts, sentinel_kwargs=_options(address.sentinel_options, settings)
+            )
+            stack.push_async_callback(sentinels.aclose)
+            make = partial(_client_by, sentinels, address.service, options)
+        case _:
+            make = partial(_client, options)
+    servers = OneServer(make, settings.redis_connections)
+    stack.push_async_callback(servers.aclose)
+    return servers
+
+
+def _options(given: Mapping[str, Any], settings: Settings) -> dict[str, Any]:
+    timeout_s = settings.redis_timeout_ms / 1000
+    return {
+        "socket_timeout": timeout_s,
+        "socket_connect_timeout": timeout_s,
+        "health_check_interval": 15,
+        # Whether a command may be sent twice is known one floor up, where its meaning is.
+        "retry": Retry(NoBackoff(), 0),
+        **given,
+    }
+
+
+def _client(options: Mapping[str, Any], connections: int) -> Redis:
+    kind = _packing_in_c(options.get("connection_class", Connection))
+    pool = BlockingConnectionPool(
+        **{
+            **options,
+            "connection_class": kind,
+            "max_connections": connections,
+            "timeout": options["socket_timeout"],  # for a free connection
+        }
+    )
     return Redis.from_pool(pool)
+
+
+def _client_of(options: Mapping[str, Any], host: Host, connections: int) -> Redis:
+    return _client({**options, "host": host[0], "port": host[1]}, connections)
+
+
+def _client_by(
+    sentinels: Sentinel, service: str, options: Mapping[str, Any], connections: int
+) -> Redis:
+    """Return a client of whichever server the sentinels say, asked anew for every connection."""
+    is_tls = options.get("connection_class") is SSLConnection
+    kind = SentinelManagedSSLConnection if is_tls else SentinelManagedConnection
+    pool = _WatchedPool(  # type: ignore[no-untyped-call]
+        service,
+        sentinels,
+        **{
+            **options,
+            "connection_class": _packing_in_c(kind),
+            "max_connections": connections,
+            "timeout": options["socket_timeout"],
+        },
+    )
+    return Redis.from_pool(pool)
+
+
+class _WatchedPool(SentinelConnectionPool, BlockingConnectionPool):
+    """Who finds no free connection waits, here as with one server."""
 
 
 def _packing_in_c(kind: type[AbstractConnection]) -> type[AbstractConnection]:

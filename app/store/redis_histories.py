@@ -18,32 +18,53 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from redis.asyncio import Redis
 
+from app.errors import StoreUnavailable
 from app.store.histories import Page, Recorded, StoredHistory
 from app.store.keys import BESIDE, HISTORY, STATES
 from app.store.packed import packed, unpacked
 from app.store.redis_client import RedisClient
 from models.contract.interaction import NO_KEY
 
-_TEXTS, _PING = "kt:t1", "kt:ping"
+_TEXTS, _PING = "kt:t1", "kt:ping%s"
+
+_NOTED = 65_536  # keys of texts that a process remembers to have kept, in a cluster
 
 
 class RedisHistories:
     """Every user's newest `keep` interactions, behind one client."""
 
-    def __init__(self, client: RedisClient, keep: int, kind: str) -> None:
-        """`kind` says in /readyz which server this is: `redis` or `embedded`."""
+    def __init__(
+        self,
+        client: RedisClient,
+        keep: int,
+        kind: str,
+        min_replicas: int = 0,
+        longest_s: float = 1.0,
+    ) -> None:
+        """`kind` says in /readyz which store this is: `redis`, `sentinel`, `cluster` or `embedded`.
+
+        Answers are acknowledged when so many replicas have them, or refused after `longest_s`.
+        """
         self._client = client
-        self._redis = client.redis
         self._keep = keep
         self._kind = kind
+        self._min_replicas = min_replicas
+        self._replicas_wait_ms = round(500 * longest_s)  # shorter than the connection waits
+        self._noted: set[int] = set()  # keys whose texts are kept, as far as this process knows
         self._append = client.script("append")
         self._read = client.script("read")
         self._note = client.script("note")
+        self._rehearse = client.script("rehearse")
 
     def describe(self) -> dict[str, Any]:
         """Return what /readyz tells of this store."""
-        return {"kind": self._kind, "history_max_items": self._keep}
+        return {
+            "kind": self._kind,
+            "history_max_items": self._keep,
+            **self._client.servers.describe(),
+        }
 
     async def read(self, user_id: str, last: int) -> StoredHistory:
         """Return the newest `last` interactions, in one round trip."""
@@ -69,22 +90,62 @@ class RedisHistories:
         keys = HISTORY % user_id, BESIDE % user_id
         arguments: list[Any] = [packed(interactions), str(self._keep), secrets.token_bytes(4)]
         noted: list[Any] = [part for key, text in texts.items() for part in (_packed(key), text)]
+        is_cluster = self._client.servers.is_cluster
+        if is_cluster:
+            await self._note_first(noted, texts)
 
-        async def run() -> Any:
-            pipe = self._redis.pipeline(transaction=False)
-            pipe.evalsha(self._note.sha, 1, _TEXTS, *noted)
+        async def note(redis: Redis) -> None:
+            await redis.evalsha(self._note.sha, 1, _TEXTS, *noted)
+
+        async def run(redis: Redis) -> Any:
+            pipe = redis.pipeline(transaction=False)
+            if not is_cluster:
+                pipe.evalsha(self._note.sha, 1, _TEXTS, *noted)
+            if self._min_replicas:
+                # WAIT is for what this connection wrote: where all are duplicates, for this.
+                pipe.set(keys[1], b"", px=1)
             pipe.evalsha(self._append.sha, 2, *keys, *arguments)
-            note, added = await pipe.execute(raise_on_error=False)
-            if isinstance(added, Exception):
-                raise added
-            if isinstance(note, Exception):  # the answers are kept: only their names are owed
-                await self._client.with_scripts(
-                    lambda: self._redis.evalsha(self._note.sha, 1, _TEXTS, *noted)
-                )
-            return added
+            if self._min_replicas:
+                pipe.execute_command("WAIT", self._min_replicas, self._replicas_wait_ms)
+            answers = await pipe.execute(raise_on_error=False)
+            waited = answers.pop() if self._min_replicas else 0
+            added = answers.pop()
+            for failed in (added, waited):
+                if isinstance(failed, Exception):
+                    raise failed
+            if not is_cluster and isinstance(answers[0], Exception):
+                # The answers are kept: only their names are owed.
+                await self._client.with_scripts(note, redis)
+            return added, waited
 
-        recorded, duplicates, length = await self._client.ask(run, repeat=is_repeatable)
+        added, replicas = await self._client.ask(run, key=keys[0], repeat=is_repeatable)
+        if replicas < self._min_replicas:
+            raise StoreUnavailable(
+                f"recorded, but on {replicas} replicas and not on {self._min_replicas} "
+                "(KT_REDIS_MIN_REPLICAS): a fail-over now might lose it"
+            )
+        recorded, duplicates, length = added
         return Recorded(int(recorded), int(duplicates), int(length))
+
+    async def _note_first(self, noted: list[Any], texts: Mapping[int, str]) -> None:
+        """Keep texts where they are on another server than answers are.
+
+        Where that one is gone it is enough that they have been kept: answers to questions met
+        before can be recorded still.
+        """
+        try:
+            await self._client.ask(
+                lambda redis: redis.evalsha(self._note.sha, 1, _TEXTS, *noted),
+                key=_TEXTS,
+                repeat=True,
+            )
+        except StoreUnavailable:
+            if not texts.keys() <= self._noted:
+                raise
+            return
+        if len(self._noted) + len(texts) > _NOTED:
+            self._noted.clear()
+        self._noted |= texts.keys()
 
     async def texts(self, keys: Iterable[int]) -> dict[int, str]:
         """Return the outside ids behind keys; a key never met is left out."""
@@ -92,25 +153,43 @@ class RedisHistories:
         if not wanted:
             return {}
         packed = [_packed(key) for key in wanted]
-        found = await self._client.ask(lambda: self._redis.hmget(_TEXTS, packed), repeat=True)
+        found = await self._client.ask(
+            lambda redis: redis.hmget(_TEXTS, packed), key=_TEXTS, repeat=True
+        )
         return {k: t.decode() for k, t in zip(wanted, found, strict=True) if t is not None}
 
     async def forget(self, user_id: str) -> bool:
         """Delete everything kept of a user; True if there was anything."""
         # The history first: a state that is written meanwhile finds none, and is not kept.
         keys = HISTORY % user_id, STATES % user_id
-        return bool(await self._client.ask(lambda: self._redis.unlink(*keys), repeat=True))
+        return bool(
+            await self._client.ask(lambda redis: redis.unlink(*keys), key=keys[0], repeat=True)
+        )
 
     async def ping(self) -> None:
-        """Return when the store answers and would take a write."""
+        """Return when the store, or a server of its cluster, answers and would take a write."""
 
-        async def run() -> Any:
-            pipe = self._redis.pipeline(transaction=False)
+        async def run(redis: Redis, key: str) -> Any:
+            pipe = redis.pipeline(transaction=False)
             pipe.ping()
-            pipe.set(_PING, b"1", ex=60)
-            return await pipe.execute()
+            pipe.set(key, b"1", ex=60)
+            pipe.evalsha(self._rehearse.sha, 1, key)
+            answers = await pipe.execute(raise_on_error=False)
+            for one in answers:
+                if isinstance(one, Exception):
+                    raise one
+            return answers[-1]
 
-        await self._client.ask(run, repeat=True)
+        told = await self._client.ask_each(run, _PING)
+        failed = [one for one in told if isinstance(one, Exception)]
+        if len(failed) == len(told):
+            raise failed[0]
+        forbidden = sorted({c.decode() for one in told if isinstance(one, list) for c in one})
+        if forbidden:
+            raise StoreUnavailable(
+                f"the user of KT_REDIS_URL may not {', '.join(forbidden)}; "
+                "docs/operations.md has the rule that lets it"
+            )
 
     async def _slice(
         self, user_id: str, start: str, limit: int
@@ -118,7 +197,8 @@ class RedisHistories:
         """Return records, the first one's number, how many are kept, and the next number."""
         arguments = (start, str(limit), str(self._keep))
         records, first, kept, total, form = await self._client.ask(
-            lambda: self._redis.evalsha(self._read.sha, 1, HISTORY % user_id, *arguments),
+            lambda redis: redis.evalsha(self._read.sha, 1, HISTORY % user_id, *arguments),
+            key=HISTORY % user_id,
             repeat=True,
         )
         return unpacked(records, form), int(first), int(kept), int(total)

@@ -1,0 +1,119 @@
+"""Whether a server answers. Who asks one that is known to be gone is told so at once."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager, suppress
+from contextvars import Context
+from typing import Any
+
+from app.store.failures import gone, why
+
+log = logging.getLogger(__name__)
+
+Probe = Callable[[], Awaitable[object]]
+
+_FIRST_LOOK_S = 0.25  # so long may a server take to show that it was one call that failed
+_LOOK_S = 1.0
+_PAUSES_S = 0.05, 0.4  # between two looks, at first and in the end
+
+
+class Health:
+    """What is known of one server. A failed call is a doubt; a look that fails makes it sure."""
+
+    def __init__(self, probe: Probe, changed: Callable[[], None] = lambda: None) -> None:
+        """`probe` returns where the server answers; `changed` hears when it goes and comes back."""
+        self._probe = probe
+        self._changed = changed
+        self._reason: str | None = None  # why it is known to be gone
+        self._watching: asyncio.Task[None] | None = None
+        self._looked = asyncio.Event()
+        self._looked.set()
+        self._under_way: set[asyncio.Task[Any]] = set()
+
+    @property
+    def is_up(self) -> bool:
+        """Nothing is known against it."""
+        return self._reason is None
+
+    async def check(self) -> None:
+        """Return where the server may be asked; raise `StoreUnavailable` where it is gone.
+
+        While a doubt is being cleared up, who asks waits for what comes of it.
+        """
+        if not self._looked.is_set():
+            await self._looked.wait()
+        if self._reason is not None:
+            raise gone(self._reason)
+
+    @contextmanager
+    def call(self) -> Iterator[None]:
+        """Give up what stands in the `with`, by a `ConnectionError`, once the server is gone."""
+        task = asyncio.current_task()
+        assert task is not None
+        self._under_way.add(task)
+        try:
+            yield
+        except asyncio.CancelledError:
+            if task in self._under_way:  # by somebody else
+                raise
+            task.uncancel()
+            raise ConnectionError("given up") from None
+        finally:
+            self._under_way.discard(task)
+
+    def doubt(self) -> None:
+        """Look whether the server is there, and if not, until it is."""
+        if self._watching is None:
+            self._looked.clear()
+            # Apart from the request that found it: it is for all who come.
+            self._watching = asyncio.create_task(
+                self._watch(), name="store-health", context=Context()
+            )
+
+    async def aclose(self) -> None:
+        """Look no more."""
+        if self._watching is not None:
+            self._watching.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._watching
+
+    async def _watch(self) -> None:
+        pause_s, longest_pause_s = _PAUSES_S
+        longest_s, lost_s = _FIRST_LOOK_S, 0.0
+        try:
+            while (reason := await self._look(longest_s)) is not None:
+                if self.is_up:
+                    lost_s = time.monotonic()
+                    self._lost(reason)
+                self._reason = reason
+                await asyncio.sleep(pause_s)
+                pause_s, longest_s = min(2 * pause_s, longest_pause_s), _LOOK_S
+            if not self.is_up:
+                self._reason = None
+                log.warning("store_back", extra={"after_s": round(time.monotonic() - lost_s, 3)})
+                self._changed()
+        finally:
+            self._watching = None
+            self._looked.set()
+
+    async def _look(self, longest_s: float) -> str | None:
+        """Return why the server does not answer; None where it does."""
+        try:
+            async with asyncio.timeout(longest_s):
+                await self._probe()
+        except Exception as exc:  # whatever it is, there is no answer
+            return why(exc)
+        return None
+
+    def _lost(self, reason: str) -> None:
+        log.error("store_lost", extra={"why": reason})
+        self._reason = reason
+        self._looked.set()
+        given_up, self._under_way = self._under_way, set()
+        for task in given_up:
+            task.cancel()
+        self._changed()
