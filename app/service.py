@@ -243,13 +243,15 @@ class Tracer:
     async def readiness(self) -> Readiness:
         """Ask the store, and say whether requests may come."""
         reasons = ["draining"] if self._draining else []
-        store = {**self._histories.describe(), "answers": True}
+        answers = True
         try:
             with self._metrics.watched():
                 await self._histories.ping()
         except TracerError as exc:
             reasons.append(f"store: {exc}")
-            store["answers"] = False
+            answers = False
+        store = {**self._histories.describe(), "answers": answers}
+        self._metrics.servers_gone.set(store.get("servers_gone", int(not answers)))
         self._metrics.ready.set(not reasons)
         provider = self._engine.provider
         return Readiness(

@@ -136,6 +136,9 @@ class Metrics:
             "kt_run_stuck_seconds", "Age of the oldest run that has not come back, 0 for none."
         )
         self.store_up = self._gauge("kt_store_up", "1 while the store answers.")
+        self.servers_gone = self._gauge(
+            "kt_store_servers_gone", "Servers of the store that do not do what they should."
+        )
         self.ready = self._gauge("kt_ready", "1 while /readyz says ready.")
         self.provider = self._gauge(
             "kt_provider_info",

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from redis import Redis
+from redis.crc import key_slot
 from redis.exceptions import RedisError
 
 from app.store.embedded import _binary
@@ -142,6 +143,10 @@ class Clustered:
         hosts = ",".join(f"127.0.0.1:{node.port}" for node in masters[:2])
         self.url = f"redis+cluster://{hosts}"
 
+    def master_of(self, key: str) -> Node:
+        """Return the master that had a key's slot in the beginning."""
+        return self.masters[key_slot(key.encode()) * len(self.masters) // 16384]
+
 
 @contextmanager
 def clustered(
@@ -190,7 +195,7 @@ def _sees_all(sentinel: Node) -> bool:
 def _join(nodes: Sequence[Node], masters: int) -> None:
     """Make a cluster of servers: all meet the first one, slots are dealt out, the rest follow."""
     names = [node.redis.execute_command("CLUSTER", "MYID").decode() for node in nodes]
-    bounds = [round(number * 16384 / masters) for number in range(masters + 1)]
+    bounds = [-(-number * 16384 // masters) for number in range(masters + 1)]
     for number, node in enumerate(nodes):
         if number < masters:
             first, last = bounds[number], bounds[number + 1] - 1

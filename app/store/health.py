@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from contextvars import Context
 from typing import Any
 
-from app.store.failures import gone, why
+from app.store.failures import BREAKS, gone, why
 
 log = logging.getLogger(__name__)
 
@@ -104,7 +104,10 @@ class Health:
         """Return why the server does not answer; None where it does."""
         try:
             async with asyncio.timeout(longest_s):
-                await self._probe()
+                try:
+                    await self._probe()
+                except BREAKS:  # perhaps the connection of the look before, cut with the others
+                    await self._probe()
         except Exception as exc:  # whatever it is, there is no answer
             return why(exc)
         return None

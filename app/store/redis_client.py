@@ -25,6 +25,7 @@ from app.store.servers import Servers
 
 Run = Callable[[Redis], Awaitable[Any]]
 
+_BREAKS = 2  # tries more, where the connection breaks: the next one may have been cut with it
 _MOVES = 5  # times that a key may be found elsewhere in one call
 _AGAIN_S = 0.05  # until a slot that is being moved is asked for again
 
@@ -68,7 +69,7 @@ class RedisClient:
     async def ask(self, run: Run, *, key: str, repeat: bool) -> Any:
         """Return what `run` gives with the server that has `key`; its errors become ours.
 
-        `repeat` allows a second try. A caller who leaves does not stop it: a connection dropped
+        `repeat` allows to try again. A caller who leaves does not stop it: a connection dropped
         between question and answer would have to be made anew.
         """
         task = asyncio.ensure_future(self._tried(run, key, repeat))
@@ -103,7 +104,7 @@ class RedisClient:
             task.exception()  # seen: the caller may have left
 
     async def _tried(self, run: Run, key: str, repeat: bool) -> Any:
-        may_break, moves = repeat, _MOVES
+        breaks, moves = _BREAKS if repeat else 0, _MOVES
         until_s: float | None = None
         while True:
             server = self.servers.of(key)
@@ -128,9 +129,9 @@ class RedisClient:
                 if isinstance(exc, ClusterDownError):
                     self.servers.doubt()
                 # Not for time-outs: they would double.
-                if not (may_break and isinstance(exc, BREAKS)):
+                if not (breaks and isinstance(exc, BREAKS)):
                     raise _ours(exc, repeat) from exc
-                may_break = False
+                breaks -= 1
 
 
 def _ours(exc: Exception, repeat: bool) -> StoreApart | TracerError:
