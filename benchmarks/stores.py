@@ -117,6 +117,8 @@ def watched(down_after_ms: int = 500) -> Iterator[Watched]:
             of = ["--replicaof", f"127.0.0.1 {nodes[0].port}"] if nodes else []
             nodes.append(Node(folder / f"node{number}", *_DURABLE, *_QUICK, *of))
             stack.callback(nodes[-1].close)
+        for node in nodes[1:]:
+            until(lambda n=node: _follows(n), "a replica to follow")  # type: ignore[misc]
         sentinels = []
         for number in range(3):
             home = folder / f"sentinel{number}"
@@ -125,7 +127,7 @@ def watched(down_after_ms: int = 500) -> Iterator[Watched]:
             (home / "sentinel.conf").write_text(
                 f"sentinel monitor {SERVICE} 127.0.0.1 {nodes[0].port} 2\n"
                 f"sentinel down-after-milliseconds {SERVICE} {down_after_ms}\n"
-                f"sentinel failover-timeout {SERVICE} 3000\n"
+                f"sentinel failover-timeout {SERVICE} 1000\n"
             )
             sentinels.append(Node(home, "sentinel.conf", "--sentinel"))
             stack.callback(sentinels[-1].close)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from redis.asyncio.sentinel import MasterNotFoundError
 from redis.exceptions import (
     AuthenticationError,
     BusyLoadingError,
@@ -53,6 +54,8 @@ def why(exc: Exception) -> str:
         command = re.search(r"'([a-z|]+)' command", text)
         missing = f"may not {command.group(1).upper()}" if command else "may not do all it must"
         return f"the user of KT_REDIS_URL {missing}"
+    if isinstance(exc, MasterNotFoundError):
+        return "the sentinels know no master of that name that is up"
     if "cluster support disabled" in text:
         return "it is no server of a cluster"
     if "unknown command 'sentinel'" in text.lower():

@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from contextvars import Context
 from typing import Any
 
-from app.store.failures import BREAKS, gone, why
+from app.store.failures import BREAKS, FAILURES, gone, why
 
 log = logging.getLogger(__name__)
 
@@ -24,9 +24,15 @@ _PAUSES_S = 0.05, 0.4  # between two looks, at first and in the end
 class Health:
     """What is known of one server. A failed call is a doubt; a look that fails makes it sure."""
 
-    def __init__(self, probe: Probe, changed: Callable[[], None] = lambda: None) -> None:
-        """`probe` returns where the server answers; `changed` hears when it goes and comes back."""
+    def __init__(
+        self, probe: Probe, hang_up: Probe, changed: Callable[[], None] = lambda: None
+    ) -> None:
+        """`probe` returns where the server answers; `hang_up` closes what connections there are.
+
+        `changed` hears when the server goes and comes back.
+        """
         self._probe = probe
+        self._hang_up = hang_up
         self._changed = changed
         self._reason: str | None = None  # why it is known to be gone
         self._watching: asyncio.Task[None] | None = None
@@ -49,21 +55,9 @@ class Health:
         if self._reason is not None:
             raise gone(self._reason)
 
-    @contextmanager
-    def call(self) -> Iterator[None]:
+    def call(self) -> _Call:
         """Give up what stands in the `with`, by a `ConnectionError`, once the server is gone."""
-        task = asyncio.current_task()
-        assert task is not None
-        self._under_way.add(task)
-        try:
-            yield
-        except asyncio.CancelledError:
-            if task in self._under_way:  # by somebody else
-                raise
-            task.uncancel()
-            raise ConnectionError("given up") from None
-        finally:
-            self._under_way.discard(task)
+        return _Call(self._under_way)
 
     def doubt(self) -> None:
         """Look whether the server is there, and if not, until it is."""
@@ -88,7 +82,7 @@ class Health:
             while (reason := await self._look(longest_s)) is not None:
                 if self.is_up:
                     lost_s = time.monotonic()
-                    self._lost(reason)
+                    await self._lost(reason)
                 self._reason = reason
                 await asyncio.sleep(pause_s)
                 pause_s, longest_s = min(2 * pause_s, longest_pause_s), _LOOK_S
@@ -112,11 +106,36 @@ class Health:
             return why(exc)
         return None
 
-    def _lost(self, reason: str) -> None:
+    async def _lost(self, reason: str) -> None:
+        """Give up what is under way, and every connection: it may lead to where nobody is."""
         log.error("store_lost", extra={"why": reason})
         self._reason = reason
         self._looked.set()
-        given_up, self._under_way = self._under_way, set()
-        for task in given_up:
+        under_way = [*self._under_way]
+        self._under_way.clear()
+        for task in under_way:
             task.cancel()
         self._changed()
+        with suppress(*FAILURES):
+            await self._hang_up()
+
+
+class _Call:
+    """Something sent to a server, for as long as the `with` lasts."""
+
+    __slots__ = ("_task", "_under_way")
+
+    def __init__(self, under_way: set[asyncio.Task[Any]]) -> None:
+        self._under_way = under_way
+
+    def __enter__(self) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._task = task
+        self._under_way.add(task)
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is asyncio.CancelledError and self._task not in self._under_way:
+            self._task.uncancel()
+            raise ConnectionError("given up") from None
+        self._under_way.discard(self._task)

@@ -24,12 +24,15 @@ class Server:
         self.redis = make(connections)
         # A connection of its own: those of a server that hangs are all taken.
         self.probe = make(1)
-        self.health = Health(self.probe.ping, changed)
+        self.health = Health(self.probe.ping, self._hang_up, changed)
 
     async def aclose(self) -> None:
         """Hang up."""
         await self.health.aclose()
         await asyncio.gather(self.redis.aclose(), self.probe.aclose())
+
+    async def _hang_up(self) -> None:
+        await self.redis.connection_pool.disconnect()
 
 
 class Servers(Protocol):

@@ -7,7 +7,8 @@ from collections.abc import Callable
 
 import httpx
 
-from benchmarks.stores import one_server, until
+from app.store.keys import HISTORY
+from benchmarks.stores import clustered, one_server, until
 
 INLINE = {"history": [{"question_id": "8", "correct": True}], "question_id": "17"}
 STORED = {"user_id": "u", "question_id": "17"}
@@ -79,3 +80,37 @@ def test_a_store_that_takes_no_writes_answers_reads(serve):
 
         again = client.post("/users/u/interactions", json=ANSWER)
         assert (again.status_code, again.json()["history_length"]) == (200, 2)
+
+
+def test_in_a_batch_only_those_on_a_server_that_is_gone_are_refused(serve):
+    """Of a cluster: the others are answered, alone or together, and may record."""
+    with clustered(2, with_replicas=False) as cluster:
+        client = serve(redis_url=cluster.url)
+        users = [f"u{number}" for number in range(12)]
+        for user_id in users:
+            client.post(f"/users/{user_id}/interactions", json=ANSWER).raise_for_status()
+        gone, there = cluster.masters
+        if cluster.master_of("kt:t1") is gone:
+            gone, there = there, gone
+        theirs = {u for u in users if cluster.master_of(HISTORY % u) is gone}
+        gone.kill()
+        items = [{"user_id": u, "question_id": "17"} for u in users]
+        for knowledge_state in (True, False):
+            asked = [{**item, "knowledge_state": knowledge_state} for item in items]
+            found = client.post("/predict/batch", json={"items": asked}).json()["items"]
+            refused = {u for u, one in zip(users, found, strict=True) if one.get("status") == 503}
+            assert refused == theirs
+            assert {one.get("history_length") for one in found} == {None, 1}
+
+        for user_id in users:
+            ask = {"user_id": user_id, "question_id": "17"}
+            recorded = client.post(f"/users/{user_id}/interactions", json=ANSWER)
+            wanted = 503 if user_id in theirs else 200
+            assert client.post("/predict", json=ask).status_code == wanted
+            assert recorded.status_code == wanted
+        assert 0 < len(theirs) < len(users)
+        store = client.get("/readyz").json()["store"]
+        assert (store["kind"], store["servers"], store["servers_gone"]) == ("cluster", 2, 1)
+        assert "kt_store_servers_gone 1.0" in client.get("/metrics").text
+        gone.start()
+        until(lambda: client.get("/readyz").json()["store"]["servers_gone"] == 0, "its return")
