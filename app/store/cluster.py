@@ -13,7 +13,6 @@ import random
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from contextvars import Context
-from itertools import count
 from typing import Any
 
 from redis.asyncio import Redis
@@ -29,6 +28,7 @@ log = logging.getLogger(__name__)
 MakeClientOf = Callable[[Host, int], Redis]
 
 _LOOK_S = 1.0  # for one server to tell who has what
+_TRIES = 2000  # to find a key of a server: one with a slot or two is done without
 _PAUSE_S = 0.2  # between two looks, for as long as the cluster is not whole
 
 
@@ -72,7 +72,7 @@ class Cluster:
         """Return keys, `template` filled in with words in braces, each of another server."""
         if template not in self._keys:
             wanted, keys = {h for h in self._slots if h is not None}, []
-            for number in count():
+            for number in range(_TRIES):
                 if not wanted:
                     break
                 key = template % f"{{{number}}}"

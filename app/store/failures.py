@@ -55,7 +55,7 @@ def why(exc: Exception) -> str:
         missing = f"may not {command.group(1).upper()}" if command else "may not do all it must"
         return f"the user of KT_REDIS_URL {missing}"
     if isinstance(exc, MasterNotFoundError):
-        return "the sentinels know no master of that name that is up"
+        return "no sentinel that answers knows a master of that name that is up"
     if "cluster support disabled" in text:
         return "it is no server of a cluster"
     if "unknown command 'sentinel'" in text.lower():

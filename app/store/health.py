@@ -36,6 +36,7 @@ class Health:
         self._changed = changed
         self._reason: str | None = None  # why it is known to be gone
         self._watching: asyncio.Task[None] | None = None
+        self._is_closed = False
         self._looked = asyncio.Event()
         self._looked.set()
         self._under_way: set[asyncio.Task[Any]] = set()
@@ -61,7 +62,7 @@ class Health:
 
     def doubt(self) -> None:
         """Look whether the server is there, and if not, until it is."""
-        if self._watching is None:
+        if self._watching is None and not self._is_closed:
             self._looked.clear()
             # Apart from the request that found it: it is for all who come.
             self._watching = asyncio.create_task(
@@ -70,6 +71,7 @@ class Health:
 
     async def aclose(self) -> None:
         """Look no more."""
+        self._is_closed = True
         if self._watching is not None:
             self._watching.cancel()
             with suppress(asyncio.CancelledError):

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from redis.asyncio import Redis
 
-from app.errors import StoreUnavailable
+from app.errors import StoreFull, StoreReadOnly, StoreUnavailable
 from app.store.histories import Page, Recorded, StoredHistory
 from app.store.keys import BESIDE, HISTORY, STATES
 from app.store.packed import packed, unpacked
@@ -130,19 +130,31 @@ class RedisHistories:
     async def _note_first(self, noted: list[Any], texts: Mapping[int, str]) -> None:
         """Keep texts where they are on another server than answers are.
 
-        Where that one is gone it is enough that they have been kept: answers to questions met
-        before can be recorded still.
+        Where that one is gone, or takes none, it is enough that they have been kept: answers to
+        questions met before can be recorded still.
         """
+        is_new = not texts.keys() <= self._noted
+        min_replicas = self._min_replicas if is_new else 0
+
+        async def run(redis: Redis) -> int:
+            pipe = redis.pipeline(transaction=False)
+            pipe.evalsha(self._note.sha, 1, _TEXTS, *noted)
+            if min_replicas:
+                pipe.set(BESIDE % _TEXTS, b"", px=1)  # as for answers
+                pipe.execute_command("WAIT", min_replicas, self._replicas_wait_ms)
+            return int((await pipe.execute())[-1])
+
         try:
-            await self._client.ask(
-                lambda redis: redis.evalsha(self._note.sha, 1, _TEXTS, *noted),
-                key=_TEXTS,
-                repeat=True,
-            )
-        except StoreUnavailable:
-            if not texts.keys() <= self._noted:
+            replicas = await self._client.ask(run, key=_TEXTS, repeat=True)
+        except (StoreFull, StoreReadOnly, StoreUnavailable):
+            if is_new:
                 raise
             return
+        if replicas < min_replicas:
+            raise StoreUnavailable(
+                f"not recorded: the ids in it are on {replicas} replicas and not on {min_replicas} "
+                "(KT_REDIS_MIN_REPLICAS)"
+            )
         if len(self._noted) + len(texts) > _NOTED:
             self._noted.clear()
         self._noted |= texts.keys()
