@@ -297,13 +297,12 @@ async def _struck(world: World, fault: Fault, count: int) -> dict[str, Any]:
     end.set()
     await asyncio.gather(*running)
     recovered_s = max(0.0, seen.last_failure_s - back_s)
-    failed = sum(seen.failed.values())
     wrong = await wrong_of(callers)
     told = {
         "fault": fault.name,
         "requests": seen.requests + spared.requests,
         "acknowledged": sum(caller.acknowledged for caller in callers),
-        "failed": failed,
+        "failed": sum(seen.failed.values()),
         "failures": dict(seen.failed),
         "failed_of_others": sum(spared.failed.values()),
         "requests_of_others": spared.requests,
@@ -323,6 +322,8 @@ async def _struck(world: World, fault: Fault, count: int) -> dict[str, Any]:
 def wrong_with(told: dict[str, Any], fault: Fault) -> list[str]:
     """Return what must not have come of a fault."""
     wrong = [k for k in ("lost", "doubled", "forgotten", "failed_of_others") if told[k]]
+    if "internal" in told["failures"]:
+        wrong.append("internal")  # an error that nobody foresaw
     if told["recovered_s"] > fault.bound_s:
         wrong.append("recovered_s")
     if not fault.may_fail and told["failed"]:

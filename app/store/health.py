@@ -10,7 +10,7 @@ from contextlib import suppress
 from contextvars import Context
 from typing import Any
 
-from app.store.failures import BREAKS, FAILURES, gone, why
+from app.store.failures import BREAKS, gone, why
 
 log = logging.getLogger(__name__)
 
@@ -54,6 +54,7 @@ class Health:
         if not self._looked.is_set():
             await self._looked.wait()
         if self._reason is not None:
+            self.doubt()  # should nobody be looking any more
             raise gone(self._reason)
 
     def call(self) -> _Call:
@@ -118,7 +119,7 @@ class Health:
         for task in under_way:
             task.cancel()
         self._changed()
-        with suppress(*FAILURES):
+        with suppress(Exception):  # whatever a broken connection says in the end
             await self._hang_up()
 
 

@@ -18,6 +18,7 @@ from redis.asyncio.sentinel import (
     SentinelManagedSSLConnection,
 )
 from redis.backoff import NoBackoff
+from redis.exceptions import ConnectionError as RedisConnectionError
 
 from app.settings import Settings, SettingsInvalid
 from app.store.addresses import Address, Host, address_of
@@ -113,7 +114,7 @@ def _options(given: Mapping[str, Any], settings: Settings) -> dict[str, Any]:
 
 
 def _client(options: Mapping[str, Any], connections: int) -> Redis:
-    kind = _packing_in_c(options.get("connection_class", Connection))
+    kind = _connecting_by(options.get("connection_class", Connection))
     pool = BlockingConnectionPool(
         **{
             **options,
@@ -140,7 +141,7 @@ def _client_by(
         sentinels,
         **{
             **options,
-            "connection_class": _packing_in_c(kind),
+            "connection_class": _connecting_by(kind),
             "max_connections": connections,
             "timeout": options["socket_timeout"],
         },
@@ -152,15 +153,23 @@ class _WatchedPool(SentinelConnectionPool, BlockingConnectionPool):
     """Who finds no free connection waits, here as with one server."""
 
 
-def _packing_in_c(kind: type[AbstractConnection]) -> type[AbstractConnection]:
-    """Return a kind of connection that lets hiredis write its commands, as it reads the answers.
+def _connecting_by(kind: type[AbstractConnection]) -> type[AbstractConnection]:
+    """Return a kind of connection with two things of our own.
 
-    The client's own way joins strings for every argument, and a call for many users has hundreds.
+    hiredis writes its commands, as it reads the answers: the client's own way joins strings for
+    every argument, and a call for many users has hundreds. And where it has been cut, uvloop's way
+    of saying so is an error of the connection.
     """
 
-    class Packing(kind):  # type: ignore[misc, valid-type]
+    class Ours(kind):  # type: ignore[misc, valid-type]
         def pack_command(self, *args: Any) -> list[bytes]:
             words = args[0].encode() if isinstance(args[0], str) else args[0]
             return [hiredis.pack_command((*words.split(), *args[1:]))]
 
-    return Packing
+        async def send_packed_command(self, command: Any, check_health: bool = True) -> None:
+            try:
+                await super().send_packed_command(command, check_health)
+            except RuntimeError as exc:  # "the handler is closed"
+                raise RedisConnectionError("the connection was closed") from exc
+
+    return Ours

@@ -61,12 +61,14 @@ def test_what_is_lost_or_doubled_or_overlooked_is_found(tmp_path):
         ({"recovered_s": 2.1}, ["recovered_s"]),
         ({"failed": 1}, ["failed"]),
         ({"exit_code": 1}, ["exit_code"]),
+        ({"failures": {"internal": 1}}, ["internal"]),
     ],
 )
 def test_what_must_not_come_of_a_fault_is_named(told, wrong):
     """And the command ends with 1."""
     well = {
         **dict.fromkeys(("lost", "doubled", "forgotten", "failed", "failed_of_others"), 0),
+        "failures": {},
         "recovered_s": 0.1,
         "exit_code": 0,
     }

@@ -12,6 +12,7 @@ from importlib.resources import files
 from uuid import uuid4
 
 import pytest
+import uvloop
 from redis.crc import key_slot
 
 from app.errors import StoreFull, StoreReadOnly, StoreUnavailable
@@ -151,6 +152,35 @@ async def test_a_connection_cut_in_an_answer_doubles_nothing(node):
 
         assert (again.recorded + again.duplicates, again.length) == (1, 6)
         assert (await store.histories.read(user_id, 10)).length in (6, 7)
+
+
+def test_cut_again_and_again_nobody_meets_an_error_without_a_name(node):
+    """On the loop that serves: it has words of its own for writing to where nobody reads."""
+    user_id = uuid4().hex
+
+    async def read_while_cut() -> set[str]:
+        async with opened(url_of(node)) as store:
+            await add(store.histories, user_id, answers(0, 3))
+            end = asyncio.Event()
+
+            async def read() -> set[str]:
+                met = set()
+                while not end.is_set():
+                    try:
+                        await store.histories.read(user_id, 10)
+                    except Exception as exc:
+                        met.add(type(exc).__name__)
+                    await asyncio.sleep(0.001)
+                return met
+
+            reading = [asyncio.create_task(read()) for _ in range(12)]
+            for _ in range(60):
+                await asyncio.to_thread(node.redis.client_kill_filter, _type="normal", skipme=True)
+                await asyncio.sleep(0.01)
+            end.set()
+            return set().union(*await asyncio.gather(*reading))
+
+    assert uvloop.run(read_while_cut()) <= {"StoreUnavailable"}
 
 
 async def test_a_full_server_answers_reads(node):
