@@ -9,7 +9,7 @@ PIP     = install --disable-pip-version-check --no-input
 PLAIN   = deploy/kubernetes/*.yaml deploy/kubernetes/examples/secret.yaml
 
 .PHONY: serve test lint train evaluate export protocol gradients pictures bench bench-peers bench-gpu fuzz soak load bulk memory arrivals \
-  overload footprint options replay docs lock sbom audit manifests pin-images try-compose
+  overload chaos footprint options replay docs lock sbom audit manifests pin-images try-compose
 
 # Serve on KT_HOST:KT_PORT (127.0.0.1:8000) with the shipped models and an embedded store
 serve: .venv/ready
@@ -81,6 +81,10 @@ arrivals: .venv-dev/ready
 # What becomes of requests when more come than can be answered
 overload: .venv-dev/ready
 	$(DEV) -m benchmarks.overload $(ARGS)
+
+# Faults one after the other under load: stores and servers killed, halted, cut, full, failed over
+chaos: .venv-dev/ready
+	$(DEV) -m benchmarks.chaos $(ARGS)
 
 # What a service takes: bytes in the store, the time until it is ready, memory under random shapes
 footprint: .venv-dev/ready

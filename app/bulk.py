@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from app.asks import DECIMALS, Ask, Prediction, ref_of, selected, unseen_of
 from app.engine.many import ManyScore
 from app.engine.model import ServedModel
-from app.errors import ScoringFailed, StoreCorrupt
+from app.errors import ScoringFailed, StoreCorrupt, StoreUnavailable
 from app.pasts import Crowd, Past, Pasts
-from app.store.states import SPOILT
+from app.store.states import SPOILT, UNREACHED
 from app.telemetry import Metrics, observe_all
 from models.contract.interaction import UNKNOWN_MS
 
@@ -57,6 +57,11 @@ class _Part:
         self.places.append(place)
         self.asks.append(ask)
         self.of_user.append(self.users.setdefault(ask.user_id, len(self.users)))
+
+    def unread(self, user_id: str) -> Exception | None:
+        """Return why a user's history could not be read; None where it was."""
+        assert self.crowd is not None
+        return _unread(int(self.crowd.standings.table["kept"][self.users[user_id]]))
 
     def add_vectors(self, user_ids: Sequence[str]) -> None:
         """Ask for the knowledge states of users besides, once all asks have been taken."""
@@ -152,7 +157,11 @@ class Bulk:
                 assert knowledge is not None
                 outcome = self._with_vector(found, part, i, knowledge)
             if isinstance(outcome, ScoringFailed):
-                outcome = _alone(ask, parts, alone)
+                assert ask.user_id is not None
+                unread = (
+                    knowledge and ask.user_id in knowledge.users and knowledge.unread(ask.user_id)
+                )
+                outcome = unread or _alone(ask, parts, alone)
             outcomes[place] = outcome
         self._count(part.model, [one for one in outcomes.values() if isinstance(one, dict)])
         return outcomes
@@ -163,6 +172,8 @@ class Bulk:
         """Add the knowledge state that the ask `i` of a part wants."""
         ask = part.asks[i]
         assert ask.user_id is not None
+        if (unread := knowledge.unread(ask.user_id)) is not None:
+            return unread
         if isinstance(knowledge.score, Exception):
             return knowledge.score
         assert knowledge.score is not None
@@ -214,7 +225,7 @@ def _predictions(part: _Part) -> list[Prediction | Exception]:
     table = part.crowd.standings.table[part.of_user[:own]]
     if not isinstance(score, ManyScore):
         assert score is not None
-        return [StoreCorrupt() if kept == SPOILT else score for kept in table["kept"].tolist()]
+        return [_unread(kept) or score for kept in table["kept"].tolist()]
     model, vocabulary = ref_of(part.model), part.model.vocabulary
     columns = (
         part.asks[:own],
@@ -224,9 +235,8 @@ def _predictions(part: _Part) -> list[Prediction | Exception]:
         table["start"].tolist(),
     )
     return [
-        StoreCorrupt()
-        if kept == SPOILT
-        else Prediction(
+        _unread(kept)
+        or Prediction(
             p_correct=p_correct,
             knowledge_state=None,
             model=model,
@@ -237,6 +247,16 @@ def _predictions(part: _Part) -> list[Prediction | Exception]:
         )
         for ask, p_correct, question, kept, start in zip(*columns, strict=True)
     ]
+
+
+def _unread(kept: int) -> Exception | None:
+    """Return why a history could not be read, by what stands for how much of it is kept."""
+    match kept:
+        case _ if kept == SPOILT:
+            return StoreCorrupt()
+        case _ if kept == UNREACHED:
+            return StoreUnavailable("the server that has this user does not answer as it should")
+    return None
 
 
 def _alone(ask: Ask, parts: Mapping[str, _Part], alone: dict[str, Past]) -> Past:

@@ -21,6 +21,7 @@ TracerError
 ├── ScoringFailed       the model could not be run on this window
 ├── StoreUnavailable    histories cannot be read or written just now
 ├── StoreFull           the store has no room for another answer
+├── StoreReadOnly       the store takes no writes just now
 ├── StoreCorrupt        a stored history is not in a form we wrote
 ├── StoreNotDurable     the store may lose what it has acknowledged, and must not
 ├── ArtifactInvalid     the folder is not a model we can serve
@@ -214,6 +215,13 @@ class StoreFull(TracerError):
 
     code = "store_full"
     retry_after_s = 30
+
+
+class StoreReadOnly(TracerError):
+    """The store takes no writes just now; what it holds can still be read."""
+
+    code = "store_read_only"
+    retry_after_s = 1
 
 
 class StoreCorrupt(TracerError):

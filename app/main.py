@@ -82,6 +82,9 @@ def create_app(settings: Settings) -> FastAPI:
                 stack.callback(asyncio.create_task(gate.watch(), name="keys").cancel)
             if settings.follow_artifacts_s:
                 stack.callback(asyncio.create_task(rollout.follow(), name="versions").cancel)
+            readiness = await rollout.tracer.readiness()
+            if not readiness.is_ready:
+                log.error("not_ready", extra={"reasons": readiness.reasons})
             log.info("started", extra={"seconds": round(time.monotonic() - began_s, 3)})
             yield State(
                 rollout=rollout,

@@ -17,7 +17,7 @@ from app.engine.model import Scored, ServedModel
 from app.errors import ScoringFailed
 from app.records import Records, members_of
 from app.store.histories import Histories
-from app.store.states import SPOILT, Known, Standing, Standings, StateRule, States
+from app.store.states import Known, Standing, Standings, StateRule, States
 from app.telemetry import Metrics
 from models.contract.interaction import Query, key_of
 from models.contract.queries import Queries
@@ -117,7 +117,7 @@ class Pasts:
             standings = await self._states.stand_all(user_ids, self._rules[model.state_key])
             keys = self._unknown_sets(standings.interactions, [model])
             sets = await self._named_sets(keys) if keys else {}
-        table = standings.table[standings.table["kept"] != SPOILT]
+        table = standings.table[standings.table["kept"] >= 0]
         has_state, is_current = table["has_state"] > 0, table["total"] == table["seen"]
         for found, users in (
             ("absent", ~has_state),

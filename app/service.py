@@ -348,14 +348,16 @@ class Tracer:
     async def readiness(self) -> Readiness:
         """Ask the store, and say whether requests may come."""
         reasons = ["draining"] if self._draining else []
-        store = {**self._histories.describe(), "answers": True}
+        answers = True
         try:
             with self._metrics.watched():
                 durability = await self._histories.ping()
         except TracerError as exc:
             reasons.append(f"store: {exc}")
-            store["answers"] = False
-        else:
+            answers = False
+        store = {**self._histories.describe(), "answers": answers}
+        self._metrics.servers_gone.set(store.get("servers_gone", int(not answers)))
+        if answers:
             store |= {"persistence": durability.persistence, "eviction": durability.eviction}
             self._warn(durability.warnings)
         if self._must_be_durable:

@@ -80,7 +80,8 @@ class Settings(BaseModel):
     )
     redis_url: str | None = Field(
         None,
-        description="redis://, rediss:// or unix:// of the store; none starts the embedded one.",
+        description="redis://, rediss:// or unix:// of the store, redis+sentinel:// or "
+        "redis+cluster:// of several servers; none starts the embedded one.",
     )
     redis_password_file: Path | None = Field(
         None, description="File that holds the password of that store, in place of one in its URL."
@@ -88,6 +89,9 @@ class Settings(BaseModel):
     redis_timeout_ms: int = Field(2000, ge=10, le=60000, description="Longest wait for the store.")
     redis_connections: int = Field(
         32, ge=1, le=1024, description="Connections to the store, at most."
+    )
+    redis_min_replicas: int = Field(
+        0, ge=0, le=16, description="Replicas that have an answer before it is acknowledged."
     )
     data_dir: Path = Field(Path("data"), description="Folder of the embedded store.")
     history_max_items: int = Field(

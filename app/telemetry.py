@@ -154,6 +154,9 @@ class Metrics:
         self.store_warnings = self._gauge(
             "kt_store_warnings", "Ways in which the store may lose what it has acknowledged."
         )
+        self.servers_gone = self._gauge(
+            "kt_store_servers_gone", "Servers of the store that do not do what they should."
+        )
         self.ready = self._gauge("kt_ready", "1 while /readyz says ready.")
         self.provider = self._gauge(
             "kt_provider_info",

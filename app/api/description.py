@@ -36,8 +36,8 @@ _WHEN = {
     429: "Too many ask, or wait, already, or this key asks more often than it may; `Retry-After` "
     "says when to come again.",
     500: "The model or the store has failed on this request.",
-    503: "The store does not answer, the request took too long, or the service is starting or "
-    "stopping.",
+    503: "The store does not answer or takes no writes, the request took too long, or the service "
+    "is starting or stopping.",
     507: "The store has no room; what it holds can still be read.",
 }
 

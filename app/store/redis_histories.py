@@ -21,12 +21,16 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from redis.asyncio import Redis
 
 from app.errors import (
     AnswerLate,
     HistoryChanged,
     IdempotencyKeyReused,
     InteractionUnknown,
+    StoreFull,
+    StoreReadOnly,
+    StoreUnavailable,
     TracerError,
 )
 from app.store.durability import Durability, durability_of
@@ -49,7 +53,10 @@ from app.store.packed import NO_ELAPSED, NO_TIME, packed, unpacked
 from app.store.redis_client import RedisClient, Script
 from models.contract.interaction import NO_KEY, UNKNOWN_MS
 
-_TEXTS, _PING = "kt:t1", "kt:ping"
+_TEXTS, _PING = "kt:t1", "kt:ping%s"
+
+_NOTED = 65_536  # keys of texts that a process remembers to have kept, in a cluster
+
 _OF_STATE = struct.Struct("<4s4sqq")
 _OF_CALL = struct.Struct("<q16s")
 
@@ -73,13 +80,18 @@ class RedisHistories:
         *,
         late: LateRule = "append",
         life_s: int = 0,
+        min_replicas: int = 0,
+        longest_s: float = 1.0,
     ) -> None:
-        """`kind` says in /readyz which server this is: `redis` or `embedded`.
+        """`kind` says in /readyz which store this is: `redis`, `sentinel`, `cluster` or `embedded`.
 
-        A history not added to for `life_s` is gone; 0 keeps it for ever.
+        A history not added to for `life_s` is gone; 0 keeps it for ever. Changes are acknowledged
+        when so many replicas have them, or refused after `longest_s`.
         """
         self._client = client
-        self._redis = client.redis
+        self._min_replicas = min_replicas
+        self._replicas_wait_ms = round(500 * longest_s)  # shorter than the connection waits
+        self._noted: set[int] = set()  # keys whose texts are kept, as far as this process knows
         self._keep = keep
         self._kind = kind
         self._late = late
@@ -89,10 +101,15 @@ class RedisHistories:
         self._export = client.script("export")
         self._read = client.script("read")
         self._note = client.script("note")
+        self._rehearse = client.script("rehearse")
 
     def describe(self) -> dict[str, Any]:
         """Return what /readyz tells of this store."""
-        return {"kind": self._kind, "history_max_items": self._keep}
+        return {
+            "kind": self._kind,
+            "history_max_items": self._keep,
+            **self._client.servers.describe(),
+        }
 
     async def read(self, user_id: str, last: int) -> StoredHistory:
         """Return the newest `last` interactions, in one round trip."""
@@ -123,24 +140,13 @@ class RedisHistories:
             self._append, user_id, terms, b"append" + records, records, self._late, self._life_s
         )
         noted: list[Any] = [part for key, text in texts.items() for part in (_packed(key), text)]
-
-        async def run() -> Any:
-            pipe = self._redis.pipeline(transaction=False)
-            pipe.evalsha(self._note.sha, 1, _TEXTS, *noted)
-            pipe.evalsha(*call)
-            note, added = await pipe.execute(raise_on_error=False)
-            if isinstance(added, Exception):
-                raise added
-            if isinstance(note, Exception):  # the answers are kept: only their names are owed
-                await self._client.with_scripts(
-                    lambda: self._redis.evalsha(self._note.sha, 1, _TEXTS, *noted)
-                )
-            return added
-
+        if self._client.servers.is_cluster:
+            await self._note_first(noted, texts)
+            noted = []
         # Terms that a call has changed itself would refuse it the second time.
         is_harmless = has_keys and terms.meant is None and terms.not_meant is None
         is_repeatable = is_harmless or terms.call_key is not None
-        found = _accepted(await self._client.ask(run, repeat=is_repeatable))
+        found = await self._changed(user_id, call, is_repeatable, noted)
         recorded, duplicates, length, version, late, *again = found
         return Recorded(recorded, duplicates, length, _version(version), late, bool(again))
 
@@ -157,8 +163,7 @@ class RedisHistories:
         content = f"amend {number} {changes}".encode()
         call = self._change(self._amend, user_id, terms, content, number, *changes)
         is_repeatable = terms.meant is None or terms.call_key is not None
-        found = await self._client.ask(lambda: self._redis.evalsha(*call), repeat=is_repeatable)
-        record, form, version, *again = _accepted(found)
+        record, form, version, *again = await self._changed(user_id, call, is_repeatable)
         return Amended(unpacked(record, form), _version(version), bool(again))
 
     def _change(
@@ -177,11 +182,81 @@ class RedisHistories:
             *arguments,
         )
 
+    async def _changed(
+        self, user_id: str, call: Sequence[Any], is_repeatable: bool, noted: Sequence[Any] = ()
+    ) -> list[Any]:
+        """Return what a script has done, and, before it, keep texts on the same server."""
+
+        async def note(redis: Redis) -> None:
+            await redis.evalsha(self._note.sha, 1, _TEXTS, *noted)
+
+        async def run(redis: Redis) -> Any:
+            pipe = redis.pipeline(transaction=False)
+            if noted:
+                pipe.evalsha(self._note.sha, 1, _TEXTS, *noted)
+            if self._min_replicas:
+                # WAIT is for what this connection wrote: where nothing was, for this.
+                pipe.set(BESIDE % user_id, b"", px=1)
+            pipe.evalsha(*call)
+            if self._min_replicas:
+                pipe.execute_command("WAIT", self._min_replicas, self._replicas_wait_ms)
+            answers = await pipe.execute(raise_on_error=False)
+            waited = answers.pop() if self._min_replicas else 0
+            done = answers.pop()
+            for failed in (done, waited):
+                if isinstance(failed, Exception):
+                    raise failed
+            if noted and isinstance(answers[0], Exception):
+                # The answers are kept: only their names are owed.
+                await self._client.with_scripts(note, redis)
+            return done, waited
+
+        done, replicas = await self._client.ask(run, key=HISTORY % user_id, repeat=is_repeatable)
+        found = _accepted(done)
+        if replicas < self._min_replicas:
+            raise StoreUnavailable(
+                f"recorded, but on {replicas} replicas and not on {self._min_replicas} "
+                "(KT_REDIS_MIN_REPLICAS): a fail-over now might lose it"
+            )
+        return found
+
+    async def _note_first(self, noted: list[Any], texts: Mapping[int, str]) -> None:
+        """Keep texts where they are on another server than answers are.
+
+        Where that one is gone, or takes none, it is enough that they have been kept: answers to
+        questions met before can be recorded still.
+        """
+        is_new = not texts.keys() <= self._noted
+        min_replicas = self._min_replicas if is_new else 0
+
+        async def run(redis: Redis) -> int:
+            pipe = redis.pipeline(transaction=False)
+            pipe.evalsha(self._note.sha, 1, _TEXTS, *noted)
+            if min_replicas:
+                pipe.set(BESIDE % _TEXTS, b"", px=1)  # as for answers
+                pipe.execute_command("WAIT", min_replicas, self._replicas_wait_ms)
+            return int((await pipe.execute())[-1])
+
+        try:
+            replicas = await self._client.ask(run, key=_TEXTS, repeat=True)
+        except (StoreFull, StoreReadOnly, StoreUnavailable):
+            if is_new:
+                raise
+            return
+        if replicas < min_replicas:
+            raise StoreUnavailable(
+                f"not recorded: the ids in it are on {replicas} replicas and not on {min_replicas} "
+                "(KT_REDIS_MIN_REPLICAS)"
+            )
+        if len(self._noted) + len(texts) > _NOTED:
+            self._noted.clear()
+        self._noted |= texts.keys()
+
     async def everything(self, user_id: str) -> Everything:
         """Return all that is kept of a user, as of one moment."""
         keys = HISTORY % user_id, STATES % user_id, CALLS % user_id
         name, gone, records, form, left, states, calls = await self._client.ask(
-            lambda: self._redis.evalsha(self._export.sha, 3, *keys), repeat=True
+            lambda redis: redis.evalsha(self._export.sha, 3, *keys), key=keys[0], repeat=True
         )
         interactions = unpacked(records, form)
         history_left_ms, states_left_ms, calls_left_ms = (ms if ms >= 0 else None for ms in left)
@@ -202,38 +277,56 @@ class RedisHistories:
         if not wanted:
             return {}
         packed = [_packed(key) for key in wanted]
-        found = await self._client.ask(lambda: self._redis.hmget(_TEXTS, packed), repeat=True)
+        found = await self._client.ask(
+            lambda redis: redis.hmget(_TEXTS, packed), key=_TEXTS, repeat=True
+        )
         return {k: t.decode() for k, t in zip(wanted, found, strict=True) if t is not None}
 
     async def forget(self, user_id: str) -> bool:
         """Delete everything kept of a user; True if there was anything."""
         # The history first: a state that is written meanwhile finds none, and is not kept.
         keys = HISTORY % user_id, STATES % user_id, CALLS % user_id
-        return bool(await self._client.ask(lambda: self._redis.unlink(*keys), repeat=True))
+        return bool(
+            await self._client.ask(lambda redis: redis.unlink(*keys), key=keys[0], repeat=True)
+        )
 
     async def ping(self) -> Durability:
-        """Return when the store answers and would take a write; say how it keeps what it is given.
+        """Return when the store, or a server of its cluster, answers and would take a write.
 
-        That is asked anew each time: a server that comes back may be another one.
+        Says how it keeps what it is given, of several servers the one that keeps it worst. That is
+        asked anew each time: a server that comes back may be another one.
         """
 
-        async def run() -> Any:
-            pipe = self._redis.pipeline(transaction=False)
-            pipe.set(_PING, b"1", ex=60)
+        async def run(redis: Redis, key: str) -> Any:
+            pipe = redis.pipeline(transaction=False)
+            pipe.set(key, b"1", ex=60)
+            pipe.evalsha(self._rehearse.sha, 1, key)
             for section in ("persistence", "memory"):
                 pipe.info(section)
-            written, *found = await pipe.execute(raise_on_error=False)
-            if isinstance(written, Exception):
-                raise written
-            return found
+            written, forbidden, *info = await pipe.execute(raise_on_error=False)
+            for one in (written, forbidden):
+                if isinstance(one, Exception):
+                    raise one
+            return forbidden, durability_of(*info, has_lifetimes=self._life_s > 0)
 
-        persistence, memory = await self._client.ask(run, repeat=True)
-        return durability_of(persistence, memory, has_lifetimes=self._life_s > 0)
+        told = await self._client.ask_each(run, _PING)
+        answered: list[tuple[list[bytes], Durability]] = [
+            one for one in told if not isinstance(one, BaseException)
+        ]
+        if not answered:
+            raise told[0]
+        if forbidden := sorted({c.decode() for names, _ in answered for c in names}):
+            raise StoreUnavailable(
+                f"the user of KT_REDIS_URL may not {', '.join(forbidden)}; "
+                "docs/operations.md has the rule that lets it"
+            )
+        return max((how for _, how in answered), key=lambda how: len(how.warnings))
 
     async def _slice(self, user_id: str, start: str, limit: int) -> Page:
         arguments = (start, str(limit), str(self._keep))
         records, first, kept, total, form, name = await self._client.ask(
-            lambda: self._redis.evalsha(self._read.sha, 1, HISTORY % user_id, *arguments),
+            lambda redis: redis.evalsha(self._read.sha, 1, HISTORY % user_id, *arguments),
+            key=HISTORY % user_id,
             repeat=True,
         )
         interactions = unpacked(records, form)

@@ -18,12 +18,13 @@ from contextvars import Context
 from typing import Any, NamedTuple
 
 import numpy as np
+from redis.asyncio import Redis
 
 from app.errors import Overloaded, StoreCorrupt, TracerError
 from app.store.keys import HISTORY, STATES
 from app.store.packed import unpacked_all
 from app.store.redis_client import RedisClient, Script, StoreApart
-from app.store.states import STANDING, Known, Standing, Standings, StateRule
+from app.store.states import STANDING, UNREACHED, Known, Standing, Standings, StateRule
 from app.store.trips import Trips
 
 log = logging.getLogger(__name__)
@@ -34,6 +35,9 @@ _Arguments = tuple[Any, ...]
 _Ask = tuple[str, StateRule, Known | tuple[()]]
 
 _NOTHING = Known(b"", 0, 0)
+
+_Part = tuple[bytes, list[bytes], list[bytes]]  # rows, states, records: what `stand` gives
+_UNREACHED: _Part = (np.array((0, UNREACHED, 0, 0, 0, b"", 0, 0), STANDING).tobytes(), [], [])
 
 _TOGETHER = 128  # a script holds up every other caller of the server for as long as it runs
 _WAITING = 4096
@@ -59,10 +63,8 @@ class RedisStates:
         self._tell = tell
         self._stand = client.script("stand")
         self._settle = client.script("settle")
-        self._is_apart = False  # a cluster: found out by its refusal
-        self._trips: Trips[_Ask, Standing] = Trips(
-            self._standings, most=_TOGETHER, max_waiting=max_waiting
-        )
+        self._is_apart = client.servers.is_cluster  # a plain client finds it out by a refusal
+        self._trips: dict[str, Trips[_Ask, Standing]] = {}  # by server: none waits for another
         self._max_waiting = max_waiting
         self._many_waiting = 0  # users of trips of their own
         self._at_a_time = asyncio.Semaphore(_AT_A_TIME)
@@ -71,7 +73,12 @@ class RedisStates:
 
     async def stand(self, user_id: str, rule: StateRule, known: Known | None = None) -> Standing:
         """Return how a user stands, in a round trip shared with all who ask meanwhile."""
-        return await self._trips((user_id, rule, known or ()))
+        place = self._client.servers.place_of(HISTORY % user_id)
+        if place not in self._trips:
+            self._trips[place] = Trips(
+                self._standings, most=_TOGETHER, max_waiting=self._max_waiting
+            )
+        return await self._trips[place]((user_id, rule, known or ()))
 
     async def stand_all(self, user_ids: Sequence[str], rule: StateRule) -> Standings:
         """Return how users stand, in a trip of their own; `Overloaded` where too many wait."""
@@ -81,7 +88,7 @@ class RedisStates:
         try:
             # Few at a time, so that connections are left and nobody waits long for the server.
             async with self._at_a_time:
-                return await self._stood(user_ids, rule)
+                return await self._stood(user_ids, rule, partly=True)
         finally:
             self._many_waiting -= len(user_ids)
 
@@ -120,17 +127,36 @@ class RedisStates:
         return found
 
     async def _stood(
-        self, user_ids: Sequence[str], rule: StateRule, known: Sequence[_Arguments] = ()
+        self,
+        user_ids: Sequence[str],
+        rule: StateRule,
+        known: Sequence[_Arguments] = (),
+        *,
+        partly: bool = False,
     ) -> Standings:
+        """Read how users stand; `partly` also where some of the servers are gone."""
         whole = "window" if rule.whole_window else ""
         common = (self._keep, rule.key, rule.size, rule.length, rule.cut, whole)
         if not any(known):
             known = [()] * len(user_ids)
         else:
             known = [one or _NOTHING for one in known]
-        parts = await self._run(self._stand, user_ids, common, known)
+        parts: list[_Part] = [_UNREACHED] * len(user_ids)
+        failed: TracerError | None = None
+        ran = await self._run(self._stand, user_ids, common, known)
+        for found, at in ran:
+            if isinstance(found, TracerError):
+                failed = found
+            elif len(found) == len(at):
+                for place, part in zip(at, found, strict=True):
+                    parts[place] = part
+            else:
+                parts = found  # one for all
+        if failed is not None and not (partly and len(ran) > 1):
+            raise failed
         table = np.frombuffer(b"".join(part[0] for part in parts), STANDING)
-        states, records = ([one for part in parts for one in part[column]] for column in (1, 2))
+        states = [one for part in parts for one in part[1]]
+        records = [one for part in parts for one in part[2]]
         kept = np.frombuffer(b"".join(states), np.uint8).reshape(-1, _HEADER_BYTES + rule.size)
         forms = table["form"][table["total"] > table["first"]]
         return Standings(table, kept[:, _HEADER_BYTES:], unpacked_all(records, forms))
@@ -145,14 +171,17 @@ class RedisStates:
 
     async def _settled(self, states: Sequence[_Kept]) -> None:
         users, arguments = [s.user_id for s in states], [(s.key, s.value) for s in states]
-        try:
-            written = sum(await self._run(self._settle, users, (_LIFE_S, _A_USER), arguments))
-        except TracerError as exc:
-            log.warning("states_not_kept", extra={"states": len(states), "code": exc.code})
-            self._tell("lost", len(states))
-            return
+        written = lost = 0
+        for part, at in await self._run(self._settle, users, (_LIFE_S, _A_USER), arguments):
+            if isinstance(part, TracerError):
+                log.warning("states_not_kept", extra={"states": len(at), "code": part.code})
+                lost += len(at)
+            else:
+                written += sum(part)
+        if lost:
+            self._tell("lost", lost)
         self._tell("written", written)
-        self._tell("outrun", len(states) - written)
+        self._tell("outrun", len(states) - lost - written)
 
     async def _run(
         self,
@@ -160,32 +189,47 @@ class RedisStates:
         users: Sequence[str],
         common: _Arguments,
         each: Sequence[_Arguments],
-    ) -> list[Any]:
-        """Run a script for users: one call for all, or, in a cluster, a call for each.
+    ) -> list[tuple[list[Any] | TracerError, list[int]]]:
+        """Run a script for users; return what each server gave, or its error, and for which users.
 
-        In a cluster the keys of a script must lie in one slot, and users do not.
+        A plain server gives one thing for all. In a cluster the keys of a script must lie in one
+        slot, and users do not: each has a call, and those of one server go in one trip.
         """
         if not self._is_apart:
             try:
-                together = [_call(script, users, common, each)]
-                all_in_one: list[Any] = await self._client.ask(
-                    lambda: self._sent(together), repeat=True
-                )
-                return all_in_one
+                return [
+                    await self._asked(
+                        [_call(script, users, common, each)], users, range(len(users))
+                    )
+                ]
             except StoreApart:
                 self._is_apart = True
+        places: dict[str, list[int]] = {}
+        for at, user_id in enumerate(users):
+            places.setdefault(self._client.servers.place_of(HISTORY % user_id), []).append(at)
         calls = [_call(script, [u], common, [one]) for u, one in zip(users, each, strict=True)]
-        found: list[Any] = await self._client.ask(lambda: self._sent(calls), repeat=True)
-        return found
+        return await asyncio.gather(
+            *(self._asked([calls[i] for i in at], users, at) for at in places.values())
+        )
 
-    async def _sent(self, calls: Sequence[_Arguments]) -> list[Any]:
-        """Send calls in one go."""
-        if len(calls) == 1:
-            return [await self._client.redis.evalsha(*calls[0])]
-        pipe = self._client.redis.pipeline(transaction=False)
-        for call in calls:
-            pipe.evalsha(*call)
-        return await pipe.execute()
+    async def _asked(
+        self, calls: Sequence[_Arguments], users: Sequence[str], at: Sequence[int]
+    ) -> tuple[list[Any] | TracerError, list[int]]:
+        """Send calls in one go to the server that has the users at these places."""
+
+        async def sent(redis: Redis) -> list[Any]:
+            if len(calls) == 1:
+                return [await redis.evalsha(*calls[0])]
+            pipe = redis.pipeline(transaction=False)
+            for call in calls:
+                pipe.evalsha(*call)
+            return await pipe.execute()
+
+        try:
+            found = await self._client.ask(sent, key=HISTORY % users[at[0]], repeat=True)
+        except TracerError as exc:
+            return exc, [*at]
+        return found, [*at]
 
 
 def _call(

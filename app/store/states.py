@@ -54,7 +54,7 @@ class Standing(NamedTuple):
 STANDING = np.dtype(
     [
         ("first", "<i8"),
-        ("kept", "<i8"),  # SPOILT where the history is in no form of ours
+        ("kept", "<i8"),  # SPOILT where the history is in no form of ours, or UNREACHED
         ("total", "<i8"),
         ("start", "<i8"),
         ("seen", "<i8"),
@@ -67,6 +67,9 @@ STANDING = np.dtype(
 
 SPOILT = -1
 """Of a history that cannot be read."""
+
+UNREACHED = -2
+"""Of a history on a server that is gone, where those of others have been read."""
 
 HELD = 2
 """Of a user of whom the caller holds what would be a state."""
@@ -87,7 +90,7 @@ class Standings:
         return rows
 
     def each(self) -> list[Standing | None]:
-        """Return how each stands; None where the history cannot be read."""
+        """Return how each stands; None where the history could not be read."""
         places = zip(
             self.table.tolist(),
             np.cumsum(self.rows).tolist(),
@@ -104,7 +107,7 @@ class Standings:
 
     def _one(self, row: tuple[Any, ...], end: int, states: int) -> Standing | None:
         first, kept, total, start, seen, history, has_state, _ = row
-        if kept == SPOILT:
+        if kept < 0:
             return None
         interactions = self.interactions[end - (total - first) : end]
         state = self.states[states - 1].tobytes() if has_state == 1 else b""
@@ -126,7 +129,8 @@ class States(Protocol):
     async def stand_all(self, user_ids: Sequence[str], rule: StateRule) -> Standings:
         """Return how users stand, in a trip of their own; raise as `stand` does.
 
-        It holds up a server as long as they are many: some hundred at a time.
+        It holds up a server as long as they are many: some hundred at a time. In a cluster it
+        raises where all servers are gone; those whose own server is are `UNREACHED`.
         """
         ...
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
-import threading
 import time
 from contextlib import contextmanager
 
@@ -13,10 +12,10 @@ import httpx
 import pytest
 
 from app.settings import Settings
+from benchmarks.stores import one_server
 from tests.app.api.test_operations import samples
 from tests.app.conftest import ARTIFACTS, serving
 
-STORE_MS = 1500
 ASK = {"question_id": "17", "history": [], "knowledge_state": False}
 
 
@@ -88,28 +87,10 @@ def until(holds):
 
 
 @pytest.fixture
-def silent_store(tmp_path):
-    """The address of a store that takes connections and never answers."""
-    path = tmp_path / "silent.sock"
-    with socket.socket(socket.AF_UNIX) as listening:
-        listening.bind(str(path))
-        listening.listen()
-        taken = []
-
-        def take():
-            while True:
-                try:
-                    taken.append(listening.accept()[0])
-                except OSError:
-                    return
-
-        thread = threading.Thread(target=take)
-        thread.start()
-        yield f"unix://{path}"
-        listening.shutdown(socket.SHUT_RDWR)
-        thread.join()
-        for connection in taken:
-            connection.close()
+def store():
+    """A store that can be told to answer nothing more."""
+    with one_server() as node:
+        yield node
 
 
 def test_who_comes_to_a_full_house_is_refused_at_once(serve):
@@ -199,9 +180,11 @@ def test_a_crowd_is_answered_or_refused_and_leaves_no_trace(serve):
     assert [client.post("/predict", json=ASK).status_code for _ in range(8)] == [200] * 8
 
 
-def test_a_request_that_takes_too_long_is_given_up(serve, silent_store):
+def test_a_request_that_takes_too_long_is_given_up(serve, store):
     """At its deadline, whatever it waits for, with 503 and when to come again."""
-    client = serve(redis_url=silent_store, redis_timeout_ms=STORE_MS, deadline_ms=200)
+    url = f"redis://127.0.0.1:{store.port}"
+    client = serve(redis_url=url, redis_timeout_ms=5000, deadline_ms=200)
+    store.halt()
     ask = {"user_id": "u", "question_id": "17"}
     answer = {"question_id": "1", "correct": True}
     began = time.monotonic()
@@ -282,9 +265,10 @@ def test_who_has_left_costs_nothing_more(serve):
     assert samples(client)["kt_requests_total"][left] == 1
 
 
-def test_who_has_left_is_not_waited_for_at_the_store(serve, silent_store):
+def test_who_has_left_is_not_waited_for_at_the_store(serve, store):
     """The request ends there and then, not with what it waits for."""
-    client = serve(redis_url=silent_store, redis_timeout_ms=STORE_MS)
+    client = serve(redis_url=f"redis://127.0.0.1:{store.port}", redis_timeout_ms=1500)
+    store.halt()
     with Line(client) as line:
         line.send(*request({"user_id": "u", "question_id": "17"}))
         time.sleep(0.3)

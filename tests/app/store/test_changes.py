@@ -181,7 +181,7 @@ async def test_a_refused_call_may_come_again(histories):
 async def test_calls_are_remembered_for_a_day(histories):
     """Each for its own; those that are over make room, and a key may then be used again."""
     user_id = uuid4().hex
-    redis, key = histories._redis, CALLS % user_id
+    redis, key = histories._client.redis, CALLS % user_id
     for number in range(6):
         await add(histories, user_id, answers(number, number + 1), Terms(call_key=f"k{number}"))
     life_s, fields = await redis.ttl(key), await redis.hgetall(key)
@@ -303,7 +303,7 @@ async def test_a_history_of_before_can_be_amended(histories, name):
     user_id = uuid4().hex
     given = [*answers(0, 3), Answer(question_id="q", correct=True, skill_ids=["a"], event_id="e")]
     old = records_of(given).interactions
-    await histories._redis.set(HISTORY % user_id, of_before(old, name, dropped=5))
+    await histories._client.redis.set(HISTORY % user_id, of_before(old, name, dropped=5))
 
     done = await histories.amend(user_id, 8, Amendment(asked_ms=77))
     again = await add(histories, user_id, [given[-1]])
@@ -429,7 +429,7 @@ async def test_histories_of_before_know_their_newest_time(opened):
     in_form_5 = b"KTH5abcd" + bytes(8) + packed(old)
     for value in (of_before(old, b"abcd"), in_form_5):
         user_id = uuid4().hex
-        await histories._redis.set(HISTORY % user_id, value)
+        await histories._client.redis.set(HISTORY % user_id, value)
         read, standing = await histories.read(user_id, 10), await store.states.stand(user_id, RULE)
         assert read.interactions.tobytes() == standing.interactions.tobytes() == old.tobytes()
 
@@ -449,7 +449,7 @@ async def test_histories_of_before_know_their_newest_time(opened):
 async def test_a_history_lives_for_so_long_after_its_last_answer(opened):
     """Each answer renews that, however it is written; a reading or a correction does not."""
     store, user_id = await opened(retention_days=40), uuid4().hex
-    histories, redis = store.histories, store.histories._redis
+    histories, redis = store.histories, store.histories._client.redis
     for first, count in ((0, 1), (1, 1), (2, KEEP), (KEEP + 2, 9)):
         await redis.expire(HISTORY % user_id, 5)
         given = answers(first, first + count)
@@ -469,7 +469,7 @@ async def test_a_history_lives_for_so_long_after_its_last_answer(opened):
 async def test_what_is_kept_for_ever_has_no_end(opened):
     """Nor has a history once it is added to under such a rule."""
     store, user_id = await opened(), uuid4().hex
-    histories, redis = store.histories, store.histories._redis
+    histories, redis = store.histories, store.histories._client.redis
     await add(histories, user_id, answers(0, 2))
     assert await redis.ttl(HISTORY % user_id) == -1
     await redis.expire(HISTORY % user_id, 50)
@@ -518,12 +518,12 @@ async def test_nothing_is_left_of_a_forgotten_user(store):
     await add(histories, user_id, given, Terms(call_key="k"))
     await histories.amend(user_id, KEEP, Amendment(correct=True), Terms(call_key="l"))
     await kept(store, user_id)
-    before = await dumped(histories._redis, user_id)
+    before = await dumped(histories._client.redis, user_id)
 
     await histories.forget(user_id)
 
     assert {name[:5] for name in before} == {b"kt:h1", b"kt:s1", b"kt:i1"}
-    assert await dumped(histories._redis, user_id) == {}
+    assert await dumped(histories._client.redis, user_id) == {}
 
 
 async def dumped(redis, user_id: str) -> dict[bytes, bytes]:

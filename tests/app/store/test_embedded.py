@@ -108,7 +108,7 @@ async def test_a_full_store_still_reads(tmp_path):
     records = records_of([Answer(question_id="q", correct=True)])
     async with open_store(Settings(data_dir=tmp_path)) as store:
         await store.histories.append("u", records.interactions, records.texts)
-        await store.histories._redis.config_set("maxmemory", "1")
+        await store.histories._client.redis.config_set("maxmemory", "1")
 
         with pytest.raises(StoreFull):
             await store.histories.append("u", records.interactions, records.texts)

@@ -180,7 +180,7 @@ async def test_users_do_not_meet(histories):
 async def test_a_value_of_another_kind_is_refused(histories):
     """Neither read as a history nor written over."""
     user_id = uuid4().hex
-    await histories._redis.set(f"kt:h1:{{{user_id}}}", b"something else entirely")
+    await histories._client.redis.set(f"kt:h1:{{{user_id}}}", b"something else entirely")
 
     with pytest.raises(StoreCorrupt):
         await histories.read(user_id, 10)
@@ -191,9 +191,9 @@ async def test_a_value_of_another_kind_is_refused(histories):
 async def test_a_server_without_our_scripts_is_given_them(histories):
     """As after a failover or a restart: nobody notices."""
     user_id = uuid4().hex
-    await histories._redis.script_flush()
+    await histories._client.redis.script_flush()
     await add(histories, user_id, answers(0, 2))
-    await histories._redis.script_flush()
+    await histories._client.redis.script_flush()
 
     assert (await histories.read(user_id, 10)).length == 2
     assert len(await histories.texts(records_of(answers(0, 2)).texts)) == 2

@@ -165,7 +165,7 @@ class Beside(RuleBasedStateMachine):
 
     @rule()
     def restart_without_scripts(self):
-        self.run(self.histories._redis.script_flush())
+        self.run(self.histories._client.redis.script_flush())
 
     @rule(
         user_id=st.sampled_from(USERS),

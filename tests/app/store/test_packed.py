@@ -36,7 +36,7 @@ drawn_answers = st.lists(
 
 
 async def form_of(histories, user_id) -> int:
-    return int((await histories._redis.getrange(HISTORY % user_id, 3, 3)).decode())
+    return int((await histories._client.redis.getrange(HISTORY % user_id, 3, 3)).decode())
 
 
 @given(drawn_answers)
@@ -101,7 +101,7 @@ async def test_a_history_of_before_is_read_and_gone_on_with(store, name, more):
         [Answer(question_id=f"q{i}", correct=i % 2 == 0, elapsed_ms=i or None) for i in range(3)]
         + [Answer(question_id="q", correct=True, asked_ms=LATEST_MS, **more)]
     ).interactions
-    await histories._redis.set(HISTORY % user_id, of_before(old, name, dropped=5))
+    await histories._client.redis.set(HISTORY % user_id, of_before(old, name, dropped=5))
 
     before = await histories.read(user_id, 100)
     standing = await store.states.stand(user_id, RULE)
@@ -153,7 +153,9 @@ async def test_users_of_every_form_are_read_together(store):
             await add(store.histories, user_id, answers)
     of_before_id = uuid4().hex
     written[of_before_id] = records_of([Answer(question_id="q", correct=True)] * 3).interactions
-    await store.histories._redis.set(HISTORY % of_before_id, of_before(written[of_before_id]))
+    await store.histories._client.redis.set(
+        HISTORY % of_before_id, of_before(written[of_before_id])
+    )
 
     together = (await store.states.stand_all([*written], RULE)).each()
     apart = await asyncio.gather(*(store.states.stand(u, RULE) for u in written))
@@ -166,7 +168,7 @@ async def test_users_of_every_form_are_read_together(store):
 @pytest.mark.anyio
 async def test_a_history_takes_no_more_room_than_its_records(store):
     """However it was written; and nothing is left beside it."""
-    redis = store.histories._redis
+    redis = store.histories._client.redis
     answers = [Answer(question_id=f"q{i}", correct=True) for i in range(KEEP)]
     one_by_one, at_once = uuid4().hex, uuid4().hex
     for answer in answers:

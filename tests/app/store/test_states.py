@@ -176,7 +176,7 @@ async def test_states_of_old_versions_do_not_pile_up(store):
 async def test_a_spoilt_history_hurts_its_own_caller_alone(store):
     """Though all of them went in one trip."""
     spoilt, users = uuid4().hex, [uuid4().hex for _ in range(20)]
-    await store.histories._redis.set(f"kt:h1:{{{spoilt}}}", b"what is this")
+    await store.histories._client.redis.set(f"kt:h1:{{{spoilt}}}", b"what is this")
     for number, user_id in enumerate(users):
         await add(store.histories, user_id, answers(0, number))
 
@@ -197,7 +197,7 @@ async def test_many_users_asked_for_together_stand_as_each_does(store):
         if number % 3:
             await kept(store, user_id)
         await add(store.histories, user_id, answers(number, number + number % 2))
-    await store.histories._redis.set(f"kt:h1:{{{users[9]}}}", b"what is this")
+    await store.histories._client.redis.set(f"kt:h1:{{{users[9]}}}", b"what is this")
 
     for rule in (RULE, replace(RULE, whole_window=True), replace(RULE, size=0)):
         found = await store.states.stand_all(users, rule)
@@ -243,7 +243,7 @@ async def test_a_damaged_state_is_none_and_is_replaced(store, damage):
     for user_id in users:
         await add(store.histories, user_id, answers(0, 3))
     name = (await store.states.stand(users[0], RULE)).history
-    await store.histories._redis.hset(
+    await store.histories._client.redis.hset(
         f"kt:s1:{{{users[0]}}}", RULE.key, damage.replace(b"%s", name)
     )
 
@@ -271,7 +271,7 @@ async def test_a_history_without_a_name_keeps_no_states_until_it_has_one(store):
     """Histories of before had none; a server of then forgets a user and leaves the states."""
     user_id = uuid4().hex
     old = records_of(answers(0, 2)).interactions
-    await store.histories._redis.set(HISTORY % user_id, of_before(old))
+    await store.histories._client.redis.set(HISTORY % user_id, of_before(old))
 
     nameless = await kept(store, user_id)
     still = await store.states.stand(user_id, RULE)

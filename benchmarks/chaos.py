@@ -1,0 +1,376 @@
+"""Faults, one after the other, under callers who record and ask all the while.
+
+    make chaos
+    python -m benchmarks.chaos --only cluster --callers 12
+
+Real servers, real stores, on loopback: a Redis that syncs its file, the embedded store, a service
+under three sentinels, a cluster of three masters and three replicas. What callers were told is
+compared with what is there afterwards. Exits with 1 where anything acknowledged was lost, doubled
+or not seen by a prediction, where somebody failed whom the fault does not concern, or where
+recovery took longer than its bound. Writes bench-results/chaos.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+from uuid import uuid4
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from app.settings import Settings
+from app.store.keys import HISTORY
+from benchmarks.callers import Caller, Seen, wrong_of
+from benchmarks.report import machine
+from benchmarks.server import ROOT, OwnServer, start, stop
+from benchmarks.stores import Clustered, Watched, clustered, one_server, watched
+from models.commands import at_least
+
+RETURNED_S = 2.0
+"""Longest time until nobody fails any more, once what was gone is back."""
+
+FAILED_OVER_S = 10.0
+"""The same, from the death of a master on."""
+
+_WARM_S, _CALM_S, _HALT_S, _FULL_S = 1.0, 2.0, 3.0, 1.5
+_DRAIN_S = Settings().drain_s
+
+
+class World:
+    """Servers and the store behind them, for faults to reach into."""
+
+    def __init__(self, folder: Path, settings: dict[str, str], store: Any = None) -> None:
+        self.store = store
+        self.servers: list[OwnServer] = []
+        self.exit_code: int | None = None  # of a server that was told to stop
+        self._folder = folder
+        self._settings = {"KT_LOG_LEVEL": "warning", **_one_model(folder), **settings}
+
+    def urls(self) -> list[str]:
+        """Return where the servers listen."""
+        return [server.url for server in self.servers]
+
+    def start(self) -> None:
+        """Start one more."""
+        self.servers.append(start(self._folder / "data", self._settings))
+
+    def kill(self) -> None:
+        """End the oldest by SIGKILL."""
+        server = self.servers.pop(0)
+        server.process.kill()
+        server.process.wait()
+
+    def stop(self) -> None:
+        """Tell the oldest to stop, as a platform would, and note how it ends."""
+        server = self.servers[0]
+        server.process.send_signal(signal.SIGTERM)
+        try:
+            self.exit_code = server.process.wait(_DRAIN_S)
+        finally:
+            server.process.kill()
+        self.servers.pop(0)
+
+    def end(self) -> None:
+        """Stop them all."""
+        while self.servers:
+            stop(self.servers.pop())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fault:
+    """Something that goes wrong, and how soon all must be well again."""
+
+    name: str
+    strike: Callable[[World], None]  # returns when what was gone is back
+    bound_s: float = RETURNED_S
+    from_strike: bool = False  # nobody brings it back: the bound is from the blow on
+    may_fail: bool = True
+    concerns: Callable[[World, str], bool] = lambda world, user_id: True
+    before: Callable[[World], None] = lambda world: None
+
+
+# -- faults ------------------------------------------------------------------------------------
+
+
+def _store_killed(world: World) -> None:
+    world.store.kill()
+    world.store.start()
+
+
+def _store_halted(world: World) -> None:
+    world.store.halt()
+    time.sleep(_HALT_S)
+    world.store.go_on()
+
+
+def _connections_cut(world: World) -> None:
+    for _ in range(20):
+        world.store.redis.client_kill_filter(_type="normal", skipme=True)
+        time.sleep(0.05)
+
+
+def _store_full(world: World) -> None:
+    world.store.redis.config_set("maxmemory", "1")
+    time.sleep(_FULL_S)
+    world.store.redis.config_set("maxmemory", "0")
+
+
+def _embedded_killed(world: World) -> None:
+    from psutil import Process  # of the development environment alone
+
+    (server,) = world.servers
+    (store,) = Process(server.pid).children()
+    store.kill()
+    store.wait()
+
+
+def _server_killed(world: World) -> None:
+    world.kill()
+    world.start()
+
+
+def _master_failed_over(world: World) -> None:
+    store: Watched = world.store
+    store.master.kill()
+
+
+def _master_killed(world: World) -> None:
+    """Kill the master that has the texts, too; it comes back as a replica of who took over."""
+    store: Clustered = world.store
+    killed = store.master_of("kt:t1")
+    killed.kill()
+    time.sleep(_HALT_S)
+    killed.start()
+
+
+def _is_on_killed(world: World, user_id: str) -> bool:
+    store: Clustered = world.store
+    return store.master_of(HISTORY % user_id) is store.master_of("kt:t1")
+
+
+@contextmanager
+def _redis(folder: Path) -> Iterator[World]:
+    with one_server() as node:
+        yield World(folder, {"KT_REDIS_URL": f"redis://127.0.0.1:{node.port}"}, node)
+
+
+@contextmanager
+def _embedded(folder: Path) -> Iterator[World]:
+    yield World(folder, {})
+
+
+@contextmanager
+def _sentinel(folder: Path) -> Iterator[World]:
+    with watched() as store:
+        yield World(folder, {"KT_REDIS_URL": store.url, "KT_REDIS_MIN_REPLICAS": "1"}, store)
+
+
+@contextmanager
+def _cluster(folder: Path) -> Iterator[World]:
+    with clustered() as store:
+        yield World(folder, {"KT_REDIS_URL": store.url, "KT_REDIS_MIN_REPLICAS": "1"}, store)
+
+
+FAULTS: tuple[tuple[str, Callable[[Path], Any], tuple[Fault, ...]], ...] = (
+    (
+        "Redis, synced file",
+        _redis,
+        (
+            Fault(name="store killed, started again", strike=_store_killed),
+            Fault(name=f"store halted for {_HALT_S:g} s", strike=_store_halted),
+            Fault(name="connections cut, 20 times", strike=_connections_cut),
+            Fault(name=f"store full for {_FULL_S:g} s", strike=_store_full),
+            Fault(
+                name="one of two servers stopped",
+                strike=World.stop,
+                before=World.start,
+                may_fail=False,
+            ),
+            Fault(name="server killed, started again", strike=_server_killed),
+        ),
+    ),
+    (
+        "embedded",
+        _embedded,
+        (
+            Fault(name="its store killed", strike=_embedded_killed),
+            Fault(name="server killed, started again", strike=_server_killed),
+        ),
+    ),
+    (
+        "sentinels",
+        _sentinel,
+        (
+            Fault(
+                name="master killed",
+                strike=_master_failed_over,
+                bound_s=FAILED_OVER_S,
+                from_strike=True,
+            ),
+        ),
+    ),
+    (
+        "cluster",
+        _cluster,
+        (
+            Fault(
+                name="one of three masters killed",
+                strike=_master_killed,
+                bound_s=FAILED_OVER_S,
+                from_strike=True,
+                concerns=_is_on_killed,
+            ),
+        ),
+    ),
+)
+
+
+# -- the run -----------------------------------------------------------------------------------
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Strike, print a table, write the figures."""
+    given = _parser().parse_args(arguments)
+    console = Console(width=None if sys.stdout.isatty() else 150)
+    found = measure(given, console)
+    given.out.parent.mkdir(parents=True, exist_ok=True)
+    given.out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    console.print(_table(found))
+    console.print(f"written to {given.out}")
+    return 0 if all(not row["wrong"] for row in found["rows"]) else 1
+
+
+def measure(given: argparse.Namespace, console: Console) -> dict[str, Any]:
+    """Return what came of each fault."""
+    rows = []
+    for store, open_world, faults in FAULTS:
+        chosen = [f for f in faults if given.only in f"{store}: {f.name}"]
+        if not chosen:
+            continue
+        with ExitStack() as stack:
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="kt-chaos-")))
+            world: World = stack.enter_context(open_world(folder))
+            stack.callback(world.end)
+            world.start()
+            for fault in chosen:
+                console.print(f"{store}: {fault.name}", style="dim")
+                rows.append({"store": store, **asyncio.run(_struck(world, fault, given.callers))})
+    return {
+        "what": f"{given.callers} callers, each recording and asking in turn; one server process",
+        "machine": machine(),
+        "rows": rows,
+    }
+
+
+async def _struck(world: World, fault: Fault, count: int) -> dict[str, Any]:
+    """Let callers begin, strike, and let them go on until nobody has failed for a while."""
+    await asyncio.to_thread(fault.before, world)
+    seen, spared = Seen(), Seen()
+    users = [uuid4().hex for _ in range(count)]
+    callers = [Caller(world.urls, seen if fault.concerns(world, u) else spared, u) for u in users]
+    await asyncio.gather(*(caller.meet() for caller in callers))
+    end = asyncio.Event()
+    running = [asyncio.create_task(caller.run(end)) for caller in callers]
+    await asyncio.sleep(_WARM_S)
+    struck_s = perf_counter()
+    await asyncio.to_thread(fault.strike, world)
+    back_s = struck_s if fault.from_strike else perf_counter()
+    while True:
+        last_s = max(seen.last_failure_s, spared.last_failure_s, back_s)
+        now_s = perf_counter()
+        if now_s - last_s > _CALM_S or now_s - back_s > fault.bound_s + 10 * _CALM_S:
+            break
+        await asyncio.sleep(0.05)
+    end.set()
+    await asyncio.gather(*running)
+    recovered_s = max(0.0, seen.last_failure_s - back_s)
+    wrong = await wrong_of(callers)
+    told = {
+        "fault": fault.name,
+        "requests": seen.requests + spared.requests,
+        "acknowledged": sum(caller.acknowledged for caller in callers),
+        "failed": sum(seen.failed.values()),
+        "failures": dict(seen.failed),
+        "failed_of_others": sum(spared.failed.values()),
+        "requests_of_others": spared.requests,
+        "lost": wrong.lost,
+        "doubled": wrong.doubled + wrong.disordered,
+        "forgotten": seen.forgotten + spared.forgotten,
+        "longest_s": round(max(seen.longest_s, spared.longest_s), 3),
+        "recovered_s": round(recovered_s, 3),
+        "bound_s": fault.bound_s,
+        "from_strike": fault.from_strike,
+        "exit_code": world.exit_code,
+    }
+    world.exit_code = None
+    return {**told, "wrong": wrong_with(told, fault)}
+
+
+def wrong_with(told: dict[str, Any], fault: Fault) -> list[str]:
+    """Return what must not have come of a fault."""
+    wrong = [k for k in ("lost", "doubled", "forgotten", "failed_of_others") if told[k]]
+    if "internal" in told["failures"]:
+        wrong.append("internal")  # an error that nobody foresaw
+    if told["recovered_s"] > fault.bound_s:
+        wrong.append("recovered_s")
+    if not fault.may_fail and told["failed"]:
+        wrong.append("failed")
+    if told["exit_code"]:
+        wrong.append("exit_code")
+    return wrong
+
+
+def _one_model(folder: Path) -> dict[str, str]:
+    """Return settings of a server that is soon ready: what is hurt here is not the models."""
+    artifacts = folder / "artifacts"
+    artifacts.mkdir()
+    (artifacts / "dkt").symlink_to(ROOT / "artifacts" / "dkt")
+    return {"KT_ARTIFACT_DIR": str(artifacts), "KT_DEFAULT_MODEL": "dkt"}
+
+
+def _table(found: dict[str, Any]) -> Table:
+    table = Table(
+        *("store", "fault", "requests", "failed", "failed, others", "acknowledged", "lost"),
+        *("doubled", "longest s", "recovered after s", "bound s"),
+        title=escape(f"{found['what']}; {found['machine']}"),
+    )
+    for row in found["rows"]:
+        table.add_row(
+            row["store"],
+            row["fault"] + (" (!)" if row["wrong"] else ""),
+            str(row["requests"]),
+            str(row["failed"]),
+            str(row["failed_of_others"]) if row["requests_of_others"] else "",
+            str(row["acknowledged"]),
+            str(row["lost"]),
+            str(row["doubled"]),
+            f"{row['longest_s']:.2f}",
+            f"{row['recovered_s']:.2f}" + (" (from the blow)" if row["from_strike"] else ""),
+            f"{row['bound_s']:g}",
+        )
+    return table
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.chaos", description=__doc__)
+    parser.add_argument("--callers", type=at_least(1), default=8)
+    parser.add_argument("--only", default="", help="faults whose `store: name` holds this text")
+    parser.add_argument("--out", type=Path, default=Path("bench-results/chaos.json"))
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())
