@@ -92,9 +92,8 @@ class Door(BoundedHeads):
         self._has_left = False
         self._is_refused = False  # the request that is being read
 
-    def on_headers_complete(self) -> None:
+    def on_head(self) -> None:
         """Let a request in, or refuse it; what is left of a refused one is read and forgotten."""
-        self._is_in_head = False
         if self.is_head_too_large:
             self._is_refused = False
             self._turn_away(HeadTooLarge(self._most_bytes))
@@ -110,15 +109,13 @@ class Door(BoundedHeads):
         if self._is_refused:
             self._refuse()
         else:
-            before = self.cycle
-            super().on_headers_complete()
-            if self.cycle is not before:  # the same one: it has become a WebSocket
-                self._places.append(0 if is_open else 1)
-                self._room.inside += self._places[-1]
+            super().on_head()
+            self._places.append(0 if is_open else 1)
+            self._room.inside += self._places[-1]
 
-    def on_message_complete(self) -> None:
+    def on_end(self) -> None:
         """Be ready for the next request."""
-        super().on_message_complete()
+        super().on_end()
         if not self.pipeline:
             self.flow.resume_reading()  # behind a large body a hang-up would not be noticed
         if self._is_refused:
