@@ -111,7 +111,8 @@ class Door(BoundedHeads):
         else:
             super().on_head()
             self._places.append(0 if is_open else 1)
-            self._room.inside += self._places[-1]
+            if len(self._places) == 1:  # one that was sent ahead waits for those before it
+                self._room.inside += self._places[0]
 
     def on_end(self) -> None:
         """Be ready for the next request."""
@@ -126,6 +127,8 @@ class Door(BoundedHeads):
     def on_response_complete(self) -> None:
         """Make room: the answer is on its way."""
         self._room.inside -= self._places.popleft()
+        if self._places:
+            self._room.inside += self._places[0]
         super().on_response_complete()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -135,8 +138,9 @@ class Door(BoundedHeads):
         """
         super().connection_lost(exc)
         self._has_left = True
-        self._room.inside -= sum(self._places)
-        self._places.clear()
+        if self._places:
+            self._room.inside -= self._places[0]
+            self._places.clear()
         if self._answering is not None:
             self._answering.cancel()
 
