@@ -226,7 +226,15 @@ def test_a_candidate_that_is_compared_answers_nobody(client):
 
 
 @pytest.mark.parametrize(
-    "body", [{}, {"version": "2"}, {"version": "2", "share": 2}, {"version": 2, "compare": True}]
+    "body",
+    [
+        {},
+        {"version": "2"},
+        {"version": "2", "share": 2},
+        {"version": "2", "share": True},
+        {"version": "2", "share": "0.5"},
+        {"version": 2, "compare": True},
+    ],
 )
 def test_an_offer_that_cannot_be_meant_is_refused(client, body):
     """By its field."""
