@@ -266,6 +266,49 @@ def test_newer_versions_are_followed(serve, artifacts):
     assert ask(client)["model"]["version"] == "12"
 
 
+def test_what_was_left_is_not_followed_back_to(serve, artifacts):
+    """After two steps back, and where the newest folder has gone; nor does one that cannot be
+    served end the following.
+    """
+    client = serve(artifact_dir=artifacts, deadline_ms=1000, follow_artifacts_s=0.05)
+    versions = f"/models/{NAME}/versions"
+
+    def follows(version: str, of: str = NAME) -> None:
+        put_version(artifacts, version, of=of)
+        until(lambda: client.get(versions).json()["current"] == version)
+
+    follows("10")
+    change(client, "POST", "rollback").raise_for_status()
+    change(client, "PUT", "current", version="1").raise_for_status()
+    put_version(artifacts, "1", name="another")
+    until(lambda: client.get("/models/another").status_code == 200)
+    assert client.get(versions).json()["current"] == "1"
+
+    follows("11", of=OTHER)
+    shutil.rmtree(artifacts / NAME / "11")
+    beside = put_version(artifacts, "2", name="another")
+    until(lambda: client.get("/models/another").json()["version"] == "2")
+    assert client.get(versions).json()["current"] == "11"
+
+    (beside.parent / "3").mkdir()
+    (beside.parent / "3" / "manifest.json").write_text("[" * 100_000)
+    until(lambda: client.get("/models/another/versions").json()["there"][-1] == "3")
+    follows("12")
+
+
+def test_a_version_that_is_gone_back_to_in_time_is_in_use(client):
+    """It is opened anew before it was closed; the metrics say of it that it answers."""
+    change(client, "PUT", "current", version="2").raise_for_status()
+    change(client, "POST", "rollback").raise_for_status()
+
+    def info() -> dict:
+        return {dict(k)["version"]: v for k, v in samples(client)["kt_model_info"].items()}
+
+    until(lambda: info()["2"] == 0)
+    assert info()["1"] == 1
+    assert ask(client)["model"]["version"] == "1"
+
+
 def test_a_version_that_answers_no_more_is_closed(client):
     """When nobody can have it any more; until then it stays open for who has."""
     change(client, "PUT", "current", version="2").raise_for_status()
