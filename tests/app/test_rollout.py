@@ -132,6 +132,8 @@ def test_what_cannot_be_served_is_refused_and_the_old_one_stays(client, artifact
         "4": ("vocabulary.json", lambda f: f.unlink(), "vocabulary.json"),
         "5": ("manifest.json", lambda f: f.write_text("{"), "manifest.json"),
         "6": ("manifest.json", another_vocabulary, "fingerprint"),
+        "7": ("manifest.json", lambda f: f.write_text("[" * 100_000), "RecursionError"),
+        "8": ("manifest.json", endless_windows, "MemoryError"),
     }
     for version, (file, spoil, said) in broken.items():
         spoil(put_version(artifacts, version) / file)
@@ -147,6 +149,12 @@ def test_what_cannot_be_served_is_refused_and_the_old_one_stays(client, artifact
     assert after == before
     assert (lineup["current"], lineup["before"], lineup["candidate"]) == ("1", None, None)
     assert client.get("/readyz").json()["ready"] is True
+
+
+def endless_windows(path: Path) -> None:
+    manifest = json.loads(path.read_text())
+    window = {**manifest["window"], "length": 10**15}
+    path.write_text(json.dumps({**manifest, "window": window}))
 
 
 def another_vocabulary(path: Path) -> None:
@@ -307,6 +315,18 @@ def test_a_version_that_is_gone_back_to_in_time_is_in_use(client):
     until(lambda: info()["2"] == 0)
     assert info()["1"] == 1
     assert ask(client)["model"]["version"] == "1"
+
+
+def test_a_forgotten_user_is_forgotten_by_versions_that_are_still_open(client):
+    """They answer whoever began with them, but hold nothing of him."""
+    client.post("/users/u/interactions", json={"interactions": ANSWERS}).raise_for_status()
+    ask(client)
+    assert samples(client)["kt_memory_bytes"][()] > 0
+
+    change(client, "PUT", "current", version="2").raise_for_status()
+    client.delete("/users/u").raise_for_status()
+
+    assert samples(client)["kt_memory_bytes"][()] == 0
 
 
 def test_a_version_that_answers_no_more_is_closed(client):
