@@ -87,7 +87,8 @@ if record and as == form and count <= keep * 1.25 then
   redis.call("APPEND", KEYS[1], table.concat(added))
   -- To append makes room for as much again. A copy has none; and it is the copy that is kept.
   if redis.pcall("COPY", KEYS[1], KEYS[2], "REPLACE") == 1 then
-    redis.call("RENAME", KEYS[2], KEYS[1])
+    local moved = redis.pcall("RENAME", KEYS[2], KEYS[1])
+    if moved.err then redis.call("UNLINK", KEYS[2]) end  -- where nobody may rename
   end
 else
   -- Another form, or too many: written anew. Not on every call: a quarter of the appends share it.

@@ -36,8 +36,10 @@ def a_server(*options: str) -> Iterator[Path]:
         while not socket.exists():
             assert process.poll() is None, "the server did not start"
             time.sleep(0.01)
-        yield socket
-        process.terminate()
+        try:
+            yield socket
+        finally:
+            process.terminate()
     shutil.rmtree(folder)
 
 
