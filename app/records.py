@@ -100,10 +100,13 @@ def given_records(answers: Sequence[Mapping[str, Any]]) -> Records:
     for place, answer in enumerate(answers):
         if skill_ids := answer.get("skill_ids"):
             text = skill_set_text(skill_ids)
-            interactions["skills_key"][place] = key = _known_key(text)
+            is_short = len(text) <= _ID_LENGTH  # many long ones would take gigabytes
+            interactions["skills_key"][place] = key = (_known_key if is_short else key_of)(text)
             texts[key] = text
     return Records(interactions, texts)
 
+
+_ID_LENGTH = 256  # characters of an id, at most
 
 _known_key = lru_cache(maxsize=65_536)(key_of)
 """A hash takes longer than all else that is done with an answer, and questions come again."""

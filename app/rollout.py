@@ -17,11 +17,10 @@ from app.candidates import Candidate
 from app.engine.engine import Engine
 from app.engine.memory import Memories
 from app.engine.model import ServedModel
-from app.engine.versions import newest_versions, versions_of
+from app.engine.versions import is_newer, newest_versions, versions_of
 from app.errors import (
     ArtifactInvalid,
     CandidateServed,
-    TracerError,
     VersionRefused,
     VersionUnknown,
 )
@@ -64,7 +63,8 @@ class Rollout:
         self._engine = engine
         self._candidates: dict[str, Candidate] = {}
         self._before: dict[str, str] = {}
-        self._refused: set[tuple[str, str]] = set()  # versions that were not taken when followed
+        # The newest version of each model that has answered, or was refused when it was followed.
+        self._newest = {model.name: model.version for model in engine.models.values()}
         self._changing = asyncio.Lock()
         self._closing: set[asyncio.Task[None]] = set()
         self._is_draining = False
@@ -103,6 +103,7 @@ class Rollout:
                 model = await self._opened(name, version)
             others = {n: c for n, c in self._candidates.items() if n != name or not is_promoted}
             await self._become(self._engine.with_model(model), others, opened=model)
+            self._met(name, version)
             if old is not None:
                 self._before[name] = old.version
                 self._retire(old)
@@ -165,21 +166,23 @@ class Rollout:
             for folder in newest:
                 name, version = folder.parent.name, folder.name
                 is_pinned = name in self._settings.model_versions
-                if is_pinned or self._is_known(name, version):
+                if is_pinned or not self._is_news(name, version):
                     continue
                 try:
                     await self.serve(name, version)
-                except TracerError as exc:
-                    self._refused.add((name, version))
+                except Exception as exc:  # whatever a folder holds: others are followed on
+                    self._met(name, version)
                     log.error("model_refused", extra={"model": name, "reason": str(exc)})
 
     # -- inside ------------------------------------------------------------------------------------
 
-    def _is_known(self, name: str, version: str) -> bool:
-        """The version answers, has answered, or has been refused: a roll back is not undone."""
-        served = self._engine.models.get(name)
-        is_served = served is not None and served.version == version
-        return is_served or self._before.get(name) == version or (name, version) in self._refused
+    def _is_news(self, name: str, version: str) -> bool:
+        """Newer than all that have answered or been refused: what was left is not gone back to."""
+        return name not in self._newest or is_newer(version, self._newest[name])
+
+    def _met(self, name: str, version: str) -> None:
+        if self._is_news(name, version):
+            self._newest[name] = version
 
     async def _opened(self, name: str, version: str) -> ServedModel:
         there = versions_of(self._settings.artifact_dir).get(name, [])
@@ -211,6 +214,9 @@ class Rollout:
     def _in_use(self) -> list[ServedModel]:
         return [*self._engine.models.values(), *(c.model for c in self._candidates.values())]
 
+    def _versions_in_use(self, name: str) -> set[str]:
+        return {model.version for model in self._in_use() if model.name == name}
+
     def _retire(self, model: ServedModel) -> None:
         """Close a version when no request can have it any more."""
         task = asyncio.create_task(self._closed(model))
@@ -220,6 +226,7 @@ class Rollout:
     async def _closed(self, model: ServedModel) -> None:
         await asyncio.sleep(self._settings.deadline_ms / 1000 + _MARGIN_S)
         await self._engine.opener.close(model)
-        self._memories.retire(model.state_key)
-        self._meter.retired(model.name, model.version, model.manifest.network)
+        if model.version not in self._versions_in_use(model.name):  # or it was opened again
+            self._memories.retire(model.state_key)
+            self._meter.retired(model.name, model.version, model.manifest.network)
         log.info("model_closed", extra={"model": model.name, "version": model.version})

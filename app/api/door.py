@@ -92,9 +92,8 @@ class Door(BoundedHeads):
         self._has_left = False
         self._is_refused = False  # the request that is being read
 
-    def on_headers_complete(self) -> None:
+    def on_head(self) -> None:
         """Let a request in, or refuse it; what is left of a refused one is read and forgotten."""
-        self._is_in_head = False
         if self.is_head_too_large:
             self._is_refused = False
             self._turn_away(HeadTooLarge(self._most_bytes))
@@ -110,15 +109,14 @@ class Door(BoundedHeads):
         if self._is_refused:
             self._refuse()
         else:
-            before = self.cycle
-            super().on_headers_complete()
-            if self.cycle is not before:  # the same one: it has become a WebSocket
-                self._places.append(0 if is_open else 1)
-                self._room.inside += self._places[-1]
+            super().on_head()
+            self._places.append(0 if is_open else 1)
+            if len(self._places) == 1:  # one that was sent ahead waits for those before it
+                self._room.inside += self._places[0]
 
-    def on_message_complete(self) -> None:
+    def on_end(self) -> None:
         """Be ready for the next request."""
-        super().on_message_complete()
+        super().on_end()
         if not self.pipeline:
             self.flow.resume_reading()  # behind a large body a hang-up would not be noticed
         if self._is_refused:
@@ -129,6 +127,8 @@ class Door(BoundedHeads):
     def on_response_complete(self) -> None:
         """Make room: the answer is on its way."""
         self._room.inside -= self._places.popleft()
+        if self._places:
+            self._room.inside += self._places[0]
         super().on_response_complete()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -138,8 +138,9 @@ class Door(BoundedHeads):
         """
         super().connection_lost(exc)
         self._has_left = True
-        self._room.inside -= sum(self._places)
-        self._places.clear()
+        if self._places:
+            self._room.inside -= self._places[0]
+            self._places.clear()
         if self._answering is not None:
             self._answering.cancel()
 

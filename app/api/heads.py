@@ -1,8 +1,9 @@
 """Heads of requests: none may be large, and none may take long to come.
 
 uvicorn bounds neither: whoever sends a head byte by byte, or one without end, would hold a
-connection and its memory for ever. Bodies are bounded elsewhere: their size where they are read,
-their time by the deadline of the request.
+connection and its memory for ever. So would the headers that may come behind a body, and a body
+that goes on when its request has been answered. Until then bodies are bounded elsewhere: their size
+where they are read, their time by the deadline of the request.
 """
 
 from __future__ import annotations
@@ -11,10 +12,42 @@ import asyncio
 from typing import Any
 
 import orjson
+from httptools import HttpParserUpgrade, HttpRequestParser
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from app.api.problems import MEDIA_TYPE, HeadTooLarge, HeadTooSlow, problem_of
 from app.errors import TracerError
+
+
+class _Parser(HttpRequestParser):
+    """Reads requests that ask for another protocol as those that do not.
+
+    None is spoken here. httptools would take what comes behind such a head for that protocol, and
+    leave out its body: Java's client asks for HTTP/2 so, by itself.
+    """
+
+    def __init__(self, protocol: BoundedHeads) -> None:
+        super().__init__(protocol)
+        # As uvicorn's own: the last answer goes out though more has been sent behind it.
+        self.set_dangerous_leniencies(lenient_data_after_close=True)
+        self._protocol = protocol
+
+    @property
+    def is_for_another_protocol(self) -> bool:
+        """The head just read asks for one, and is to be read again."""
+        return bool(self.should_upgrade()) and self.get_method() != b"CONNECT"
+
+    def feed_data(self, data: Any) -> None:
+        """Read on; raise as httptools does."""
+        while True:
+            try:
+                super().feed_data(data)
+            except HttpParserUpgrade as exc:
+                if not self.is_for_another_protocol:
+                    raise
+                data = self._protocol.head_again() + data[exc.args[0] :]
+            else:
+                return
 
 
 class BoundedHeads(HttpToolsProtocol):
@@ -22,11 +55,16 @@ class BoundedHeads(HttpToolsProtocol):
 
     def __init__(self, *given: Any, **named: Any) -> None:
         super().__init__(*given, **named)
+        self.parser = self._parser = _Parser(self)
         self._most_bytes: int = self.app_state["max_head_bytes"]
         self._longest_s: float = self.app_state["head_timeout_s"]
         self._is_in_head = True  # a head is due, or has come in part
+        self._is_in_body = False  # the rest of a request is due
         self._head_bytes = 0
-        self._timer: asyncio.TimerHandle | None = None
+        self._heads = 0  # that have been read
+        self._mute_bytes = 0  # behind a head, since something of a body has come
+        self._timer: asyncio.TimerHandle | None = None  # of a head
+        self._end: asyncio.TimerHandle | None = None  # of a body that nobody wants any more
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Expect the first head."""
@@ -38,37 +76,85 @@ class BoundedHeads(HttpToolsProtocol):
         self._is_in_head, self._head_bytes = True, 0
         super().on_message_begin()
 
+    def on_url(self, url: bytes) -> None:
+        """Count what the path takes."""
+        self._head_bytes += len(url)
+        super().on_url(url)
+
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Count what a header takes."""
-        self._head_bytes += len(name) + len(value) + 4
-        super().on_header(name, value)
+        """Count what a header takes. One behind a body is none of the request's: it is dropped."""
+        if self._is_in_head:
+            self._head_bytes += len(name) + len(value) + 4
+            super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
-        """Expect no more of it."""
-        self._is_in_head = False
+        """Expect no more of it, but for one that is to be read again."""
+        if not self._parser.is_for_another_protocol:
+            self._is_in_head, self._is_in_body = False, True
+            self._heads += 1
+            self._mute_bytes = 0
+            self.on_head()
+
+    def on_head(self) -> None:
+        """Begin with a request."""
         super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        """Take a part of a body."""
+        self._mute_bytes = 0
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """Expect the next head, unless this one is to be read again."""
+        if not self._is_in_head:
+            self._is_in_body = False
+            self._let_end()
+            self.on_end()
+
+    def on_end(self) -> None:
+        """End reading a request."""
+        super().on_message_complete()
 
     def data_received(self, data: bytes) -> None:
         """Read on, unless the head has become too large."""
+        heads, was_in_body = self._heads, self._is_in_body
         unfinished = self._head_bytes if self._is_in_head else 0
+        self._mute_bytes += len(data)
         super().data_received(data)
+        if self._heads > heads:  # the time was that of another head
+            self._stop_timer()
         if not self._is_in_head:
-            if self._timer is not None:
-                self._timer.cancel()
-                self._timer = None
+            self._bound_body()
             return
-        # Of a header that has not ended the parser tells nothing: it is counted as it comes.
-        self._head_bytes = max(self._head_bytes, unfinished + len(data))
+        # Of a header that has not ended the parser tells nothing: it is counted as it comes, unless
+        # most of the data may have been of requests before it.
+        is_all_of_it = self._heads == heads and not was_in_body
+        self._head_bytes = max(self._head_bytes, unfinished + len(data) if is_all_of_it else 1)
         if self._head_bytes > self._most_bytes:
             self._turn_away(HeadTooLarge(self._most_bytes))
-        elif self._timer is None and self._head_bytes:
+        elif self._timer is None:
             self._expect()
+
+    def _bound_body(self) -> None:
+        """Wait neither long for what nobody wants any more, nor for ever for what is no body."""
+        if not self._is_in_body:
+            return
+        if self._mute_bytes > self._most_bytes:
+            self.transport.close()
+        elif self.cycle.response_complete and self._end is None:
+            self._end = self.loop.call_later(self._longest_s, self.transport.close)
+
+    def head_again(self) -> bytes:
+        """Return the head just read, without its wish for another protocol."""
+        method, version = self.parser.get_method(), self.parser.get_http_version().encode()
+        lines = [b"%s %s HTTP/%s" % (method, self.url, version)]
+        lines += [b"%s: %s" % header for header in self.headers if header[0] != b"upgrade"]
+        return b"\r\n".join([*lines, b"", b""])
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Expect nothing."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self._stop_timer()
+        self._let_end()
         super().connection_lost(exc)
 
     @property
@@ -78,6 +164,16 @@ class BoundedHeads(HttpToolsProtocol):
 
     def _expect(self) -> None:
         self._timer = self.loop.call_later(self._longest_s, self._too_slow)
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _let_end(self) -> None:
+        if self._end is not None:
+            self._end.cancel()
+            self._end = None
 
     def _too_slow(self) -> None:
         self._timer = None

@@ -567,9 +567,7 @@ class Offer(Version):
         }
     )
 
-    share: float = Field(
-        0.0, ge=0, le=1, strict=False, description="Of the users who are answered by it."
-    )
+    share: float = Field(0.0, ge=0, le=1, description="Of the users who are answered by it.")
     compare: bool = Field(False, description="Ask it beside the one served, whose answer goes out.")
 
     @model_validator(mode="after")

@@ -85,6 +85,8 @@ def open_artifact(folder: Path, provider: Provider, threads: int) -> Artifact:
         pace = _paced(scorer, kept, manifest, provider)
     except ProofFailed as exc:
         raise ArtifactInvalid(f"{folder} cannot be served: {exc}") from exc
+    except (MemoryError, RecursionError) as exc:  # what a file asks for may be too much
+        raise ArtifactInvalid(f"{folder} cannot be served: {type(exc).__name__}: {exc}") from exc
     return Artifact(manifest, vocabulary, card, scorer, kept, pace)
 
 

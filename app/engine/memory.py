@@ -110,6 +110,7 @@ class Memories:
         self._max_bytes = max_bytes
         self._evicted = evicted
         self._clock = clock
+        self._models: set[str] = set()  # by which something may be held
         self._held: OrderedDict[tuple[str, str], Held] = OrderedDict()  # longest unused first
         self.nbytes = 0
 
@@ -144,17 +145,20 @@ class Memories:
             self._drop(key)
         nbytes = memory.nbytes
         if nbytes <= self._max_bytes:  # or all others would have to go, and then itself
+            self._models.add(model)
             self._held[key] = Held(history, memory, nbytes, self._clock())
             self.nbytes += nbytes
             self._make_room()
 
-    def forget(self, user_id: str, model: str) -> None:
-        """Hold nothing of a user by this model any more."""
-        if (user_id, model) in self._held:
-            self._drop((user_id, model))
+    def forget(self, user_id: str, model: str | None = None) -> None:
+        """Hold nothing of a user any more, or only nothing by this model."""
+        for name in self._models if model is None else (model,):
+            if (user_id, name) in self._held:
+                self._drop((user_id, name))
 
     def retire(self, model: str) -> None:
         """Hold nothing by a model that is served no more."""
+        self._models.discard(model)
         for key in [key for key in self._held if key[1] == model]:
             self._drop(key)
 

@@ -53,6 +53,11 @@ def chosen_versions(artifact_dir: Path, chosen: Mapping[str, str]) -> list[Path]
     return [artifact_dir / m / chosen.get(m, versions[-1].name) for m, versions in found.items()]
 
 
+def is_newer(version: str, than: str) -> bool:
+    """Say whether a version comes after another."""
+    return _in_order(version) > _in_order(than)
+
+
 def _folders(parent: Path) -> list[Path]:
     return [f for f in parent.iterdir() if f.is_dir() and not f.name.startswith(".")]
 
@@ -60,4 +65,4 @@ def _folders(parent: Path) -> list[Path]:
 def _in_order(version: str) -> list[tuple[bool, int, str]]:
     """Return what sorts versions as people read them: runs of digits as numbers."""
     parts = re.findall(r"\d+|\D+", version)
-    return [(p.isdigit(), int(p) if p.isdigit() else 0, p) for p in parts]
+    return [(p.isdecimal(), int(p) if p.isdecimal() else 0, p) for p in parts]

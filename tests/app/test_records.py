@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import gc
+import tracemalloc
+
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.records import Answer, KeptAnswer, answers_of, records_of
+from app.records import Answer, KeptAnswer, answers_of, given_records, records_of
 
 ids = st.text(st.characters(blacklist_categories=["Cc", "Cs"]), min_size=1, max_size=20)
 answers = st.builds(
@@ -45,3 +48,23 @@ def test_every_key_has_its_text(given_answers):
     assert used <= records.texts.keys()
     for answer in given_answers:
         assert {*(answer.skill_ids or ())} <= set(records.texts.values())
+
+
+def test_long_sets_of_skills_are_not_held():
+    """What questions are asked with comes again; sets of many skills would take gigabytes."""
+    sets = [[f"{n}-{'x' * 250}-{m}" for m in range(64)] for n in range(30)]
+
+    def records():
+        return given_records([{"question_id": "1", "correct": True, "skill_ids": s} for s in sets])
+
+    first = records()
+    gc.collect()
+    tracemalloc.start()
+    for n in range(30):
+        sets = [[f"{n}.{place}-{'x' * 250}-{m}" for m in range(64)] for place in range(30)]
+        records()
+    held, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+
+    assert held < 4_000_000
+    assert len({*first.interactions["skills_key"].tolist()}) == 30

@@ -132,6 +132,8 @@ def test_what_cannot_be_served_is_refused_and_the_old_one_stays(client, artifact
         "4": ("vocabulary.json", lambda f: f.unlink(), "vocabulary.json"),
         "5": ("manifest.json", lambda f: f.write_text("{"), "manifest.json"),
         "6": ("manifest.json", another_vocabulary, "fingerprint"),
+        "7": ("manifest.json", lambda f: f.write_text("[" * 100_000), "RecursionError"),
+        "8": ("manifest.json", endless_windows, "MemoryError"),
     }
     for version, (file, spoil, said) in broken.items():
         spoil(put_version(artifacts, version) / file)
@@ -147,6 +149,12 @@ def test_what_cannot_be_served_is_refused_and_the_old_one_stays(client, artifact
     assert after == before
     assert (lineup["current"], lineup["before"], lineup["candidate"]) == ("1", None, None)
     assert client.get("/readyz").json()["ready"] is True
+
+
+def endless_windows(path: Path) -> None:
+    manifest = json.loads(path.read_text())
+    window = {**manifest["window"], "length": 10**15}
+    path.write_text(json.dumps({**manifest, "window": window}))
 
 
 def another_vocabulary(path: Path) -> None:
@@ -226,7 +234,15 @@ def test_a_candidate_that_is_compared_answers_nobody(client):
 
 
 @pytest.mark.parametrize(
-    "body", [{}, {"version": "2"}, {"version": "2", "share": 2}, {"version": 2, "compare": True}]
+    "body",
+    [
+        {},
+        {"version": "2"},
+        {"version": "2", "share": 2},
+        {"version": "2", "share": True},
+        {"version": "2", "share": "0.5"},
+        {"version": 2, "compare": True},
+    ],
 )
 def test_an_offer_that_cannot_be_meant_is_refused(client, body):
     """By its field."""
@@ -256,6 +272,61 @@ def test_newer_versions_are_followed(serve, artifacts):
     until(lambda: client.get(versions).json()["current"] == "12")
 
     assert ask(client)["model"]["version"] == "12"
+
+
+def test_what_was_left_is_not_followed_back_to(serve, artifacts):
+    """After two steps back, and where the newest folder has gone; nor does one that cannot be
+    served end the following.
+    """
+    client = serve(artifact_dir=artifacts, deadline_ms=1000, follow_artifacts_s=0.05)
+    versions = f"/models/{NAME}/versions"
+
+    def follows(version: str, of: str = NAME) -> None:
+        put_version(artifacts, version, of=of)
+        until(lambda: client.get(versions).json()["current"] == version)
+
+    follows("10")
+    change(client, "POST", "rollback").raise_for_status()
+    change(client, "PUT", "current", version="1").raise_for_status()
+    put_version(artifacts, "1", name="another")
+    until(lambda: client.get("/models/another").status_code == 200)
+    assert client.get(versions).json()["current"] == "1"
+
+    follows("11", of=OTHER)
+    shutil.rmtree(artifacts / NAME / "11")
+    beside = put_version(artifacts, "2", name="another")
+    until(lambda: client.get("/models/another").json()["version"] == "2")
+    assert client.get(versions).json()["current"] == "11"
+
+    (beside.parent / "3").mkdir()
+    (beside.parent / "3" / "manifest.json").write_text("[" * 100_000)
+    until(lambda: client.get("/models/another/versions").json()["there"][-1] == "3")
+    follows("12")
+
+
+def test_a_version_that_is_gone_back_to_in_time_is_in_use(client):
+    """It is opened anew before it was closed; the metrics say of it that it answers."""
+    change(client, "PUT", "current", version="2").raise_for_status()
+    change(client, "POST", "rollback").raise_for_status()
+
+    def info() -> dict:
+        return {dict(k)["version"]: v for k, v in samples(client)["kt_model_info"].items()}
+
+    until(lambda: info()["2"] == 0)
+    assert info()["1"] == 1
+    assert ask(client)["model"]["version"] == "1"
+
+
+def test_a_forgotten_user_is_forgotten_by_versions_that_are_still_open(client):
+    """They answer whoever began with them, but hold nothing of him."""
+    client.post("/users/u/interactions", json={"interactions": ANSWERS}).raise_for_status()
+    ask(client)
+    assert samples(client)["kt_memory_bytes"][()] > 0
+
+    change(client, "PUT", "current", version="2").raise_for_status()
+    client.delete("/users/u").raise_for_status()
+
+    assert samples(client)["kt_memory_bytes"][()] == 0
 
 
 def test_a_version_that_answers_no_more_is_closed(client):

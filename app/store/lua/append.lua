@@ -108,7 +108,8 @@ if is_there and not is_anew and not is_inserting and as == form and count <= kee
   end
   -- To append makes room for as much again. A copy has none; and it is the copy that is kept.
   if redis.pcall("COPY", KEYS[1], KEYS[2], "REPLACE") == 1 then
-    redis.call("RENAME", KEYS[2], KEYS[1])
+    local moved = redis.pcall("RENAME", KEYS[2], KEYS[1])
+    if moved.err then redis.call("UNLINK", KEYS[2]) end  -- where nobody may rename
   end
   if life_s == 0 then redis.call("PERSIST", KEYS[1]) end  -- it may have been another rule's
 else

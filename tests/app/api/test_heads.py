@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import json
+import time
 from contextlib import suppress
 
-from tests.app.api.test_overload import ASK, Line, request
+import pytest
+
+from app.keys import made
+from tests.app.api.test_overload import ASK, Line, one_inside, request
 
 LIMIT = 2048
+ANSWER = {"question_id": "17", "correct": True}
 
 
 def problem(line) -> tuple[int, str]:
@@ -20,16 +25,26 @@ def is_closed(line) -> bool:
     return line.answers.read(1) == b""
 
 
+def send_slowly(line, pieces, pause_s):
+    for piece in pieces:
+        line.send(piece)
+        time.sleep(pause_s)
+
+
 def test_a_head_that_is_too_large_is_refused(serve):
     """In one header or in many, in one piece or in pieces that never end."""
     client = serve(max_head_bytes=LIMIT)
     long = f"x-long: {'x' * LIMIT}\r\n"
+    path = "/predict?" + "x" * LIMIT
     many = "".join(f"x-{n}: 123456789\r\n" for n in range(LIMIT // 10))
     for more in (long, many):
         with Line(client) as line:
             line.send(*request(ASK, more=more))
             assert problem(line) == (431, "head_too_large")
             assert is_closed(line)
+    with Line(client) as line:
+        line.send(*request(ASK, path=path))
+        assert problem(line) == (431, "head_too_large")
     for piece in (b"x" * 100, b"x-a: b\r\n" * 10):
         with Line(client) as line:
             line.send(b"POST /predict HTTP/1.1\r\nhost: here\r\nx-endless: ")
@@ -44,7 +59,7 @@ def test_a_head_that_is_too_large_is_refused(serve):
 def test_a_head_may_be_as_large_as_is_said(serve):
     """And a body larger than that, on one connection after the other request."""
     client = serve(max_head_bytes=LIMIT)
-    history = [{"question_id": "17", "correct": True}] * 300
+    history = [ANSWER] * 300
     with Line(client) as line:
         for _ in range(3):
             more = f"x-long: {'x' * (LIMIT - 200)}\r\n"
@@ -82,3 +97,81 @@ def test_a_connection_at_work_is_no_slow_one(serve):
             line.socket.settimeout(30)
         line.send(body)
         assert line.answer()[0] == 200
+
+
+def test_heads_of_requests_sent_ahead_are_not_counted_together(serve):
+    """However many come in one piece, and though it ends in the midst of one; nor their bodies."""
+    client = serve(max_head_bytes=LIMIT, head_timeout_s=0.5)
+    small, large = b"".join(request(ASK)), b"".join(request({**ASK, "history": [ANSWER] * 300}))
+    with Line(client) as line:
+        line.send(small * 50 + small[:20], small[20:])
+        assert [line.answer()[0] for _ in range(51)] == [200] * 51
+        line.send(large[:-5000])
+        time.sleep(0.05)
+        line.send(large[-5000:] + small[:20], small[20:])
+        assert [line.answer()[0] for _ in range(2)] == [200] * 2
+        line.send(small[:20])
+        for _ in range(20):  # each is in time, all together are not
+            line.send(small[20:] + small[:20])
+            assert line.answer()[0] == 200
+            time.sleep(0.05)
+
+
+def test_what_comes_behind_a_body_is_no_header(serve, tmp_path):
+    """Nor is it held: it may go on for ever, and is not waited for."""
+    secret, key = made("one", ["predict"], None, None, None)
+    keys = tmp_path / "keys.json"
+    keys.write_text(json.dumps({"keys": [key.model_dump(exclude_none=True)]}))
+    client = serve(max_head_bytes=LIMIT, keys_file=keys)
+    head, body = request(ASK)
+    chunked = head.split(b"content-length")[0] + b"transfer-encoding: chunked\r\n\r\n"
+    content = b"%x\r\n%s\r\n0\r\n" % (len(body), body)
+    with Line(client) as line:
+        line.send(chunked + content + f"authorization: Bearer {secret}\r\n\r\n".encode())
+        assert line.answer()[0] == 401
+    with Line(client) as line:
+        line.send(chunked + content)
+        assert line.answer()[0] == 401
+        with pytest.raises(OSError):
+            send_slowly(line, [b"x-more: and more\r\n" * 50] * 1000, 0.001)
+
+
+def test_a_body_that_nobody_wants_any_more_is_not_waited_for(serve):
+    """Whether its request was answered or refused; one that ends in time ends nothing else."""
+    client = serve(head_timeout_s=0.5, requests_max_items=1)
+    head, body = request(ASK, path="/nothing-here")
+    with Line(client) as line:
+        line.send(head)
+        assert line.answer()[0] == 404
+        line.send(body)
+        time.sleep(0.6)
+        line.send(*request(ASK))
+        assert line.answer()[0] == 200
+    with Line(client) as line, one_inside(client):
+        line.send(head)
+        assert line.answer()[0] == 429
+        with pytest.raises(OSError):
+            send_slowly(line, [body[place : place + 1] for place in range(len(body) - 1)], 0.05)
+
+
+def test_a_request_that_asks_for_another_protocol_too_is_answered_in_this_one(serve):
+    """With its body, wherever that comes: a client of Java asks for HTTP/2 each time."""
+    client = serve()
+    wish = "connection: Upgrade, HTTP2-Settings\r\nupgrade: h2c\r\nhttp2-settings: AAMAAABk\r\n"
+    head, body = request(ASK, more=wish)
+    with Line(client) as line:
+        line.send(head + body)
+        first = line.answer()
+        line.send(head)
+        time.sleep(0.05)
+        line.send(body + head + body)
+        again = [line.answer()[0] for _ in range(2)]
+        line.send(f"GET /livez HTTP/1.1\r\nhost: here\r\n{wish}\r\n".encode() * 300)
+        many = [line.answer()[0] for _ in range(300)]
+
+    assert first[0] == 200
+    assert (
+        json.loads(first[2])["p_correct"] == client.post("/predict", json=ASK).json()["p_correct"]
+    )
+    assert again == [200] * 2
+    assert many == [200] * 300

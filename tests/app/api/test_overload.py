@@ -164,6 +164,19 @@ def test_requests_sent_ahead_are_answered_in_order(serve):
         assert [line.answer()[0] for _ in range(3)] == [200, 422, 200]
 
 
+def test_requests_sent_ahead_take_one_place_together(serve, store):
+    """They are answered one after the other: whoever sends many fills no house."""
+    url = f"redis://127.0.0.1:{store.port}"
+    client = serve(requests_max_items=4, redis_url=url, redis_timeout_ms=1500)
+    store.halt()
+    waits = b"".join(request({**ASK, "history": None, "user_id": "u"}))
+    with Line(client) as line:
+        line.send(waits + b"".join(request(ASK)) * 20)
+        assert [client.post("/predict", json=ASK).status_code for _ in range(3)] == [200] * 3
+        assert [line.answer()[0] for _ in range(21)] == [503] + [200] * 20
+    assert [client.post("/predict", json=ASK).status_code for _ in range(3)] == [200] * 3
+
+
 def test_a_crowd_is_answered_or_refused_and_leaves_no_trace(serve):
     """Nobody hangs, and when all have gone there is room for everybody."""
     client = serve(requests_max_items=4)

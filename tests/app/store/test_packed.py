@@ -11,11 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.records import Answer, records_of
+from app.settings import Settings
 from app.store.keys import BESIDE, HISTORY
+from app.store.opening import open_store
 from app.store.packed import FORMS, WIDEST, packed, unpacked
 from app.store.states import StateRule
 from models.contract.interaction import INTERACTION
-from tests.app.store.conftest import KEEP, of_before
+from tests.app.store.conftest import KEEP, a_server, of_before
 from tests.app.store.test_histories import add
 
 LATEST_MS, LONGEST_MS = 253_402_300_799_999, 86_400_000
@@ -179,3 +181,16 @@ async def test_a_history_takes_no_more_room_than_its_records(store):
         used = await redis.memory_usage(HISTORY % user_id, samples=0)
         assert used < 24 + 18 * KEEP + 150  # header, records, the name of the key
         assert not await redis.exists(BESIDE % user_id)
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("command", ["COPY", "RENAME"])
+async def test_a_server_without_a_command_keeps_histories_all_the_same(command):
+    """An old one, or one whose operator has taken it away; nothing is left beside a history."""
+    with a_server("--rename-command", command, "") as socket:
+        async with open_store(Settings(redis_url=f"unix://{socket}")) as store:
+            for number in range(3):
+                await add(store.histories, "u", [Answer(question_id=f"q{number}", correct=True)])
+
+            assert (await store.histories.read("u", 10)).length == 3
+            assert not await store.histories._client.redis.exists(BESIDE % "u")
