@@ -90,6 +90,7 @@ def create_app(settings: Settings) -> FastAPI:
                 rollout=rollout,
                 metrics=metrics,
                 room=Room(settings.requests_max_items, metrics),
+                deadlines=deadlines,
                 max_body_bytes=settings.max_body_bytes,
                 max_head_bytes=settings.max_head_bytes,
                 head_timeout_s=settings.head_timeout_s,

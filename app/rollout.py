@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any, NamedTuple
 
 from app.candidates import Candidate
 from app.engine.engine import Engine
@@ -66,6 +66,7 @@ class Rollout:
         # The newest version of each model that has answered, or was refused when it was followed.
         self._newest = {model.name: model.version for model in engine.models.values()}
         self._changing = asyncio.Lock()
+        self._under_way: set[asyncio.Task[ServedModel]] = set()
         self._closing: set[asyncio.Task[None]] = set()
         self._is_draining = False
         self.tracer = make(engine, {})
@@ -90,7 +91,11 @@ class Rollout:
         """Let this version answer from now on; it is opened first, if it is not the candidate.
 
         Raises `VersionUnknown`, `VersionRefused` or `ProviderUnavailable`; nothing changes then.
+        A change that has begun is ended, whoever leaves.
         """
+        return await self._to_its_end(self._serve(name, version))
+
+    async def _serve(self, name: str, version: str) -> ServedModel:
         async with self._changing:
             old = self._engine.models.get(name)
             if old is not None and old.version == version:
@@ -125,6 +130,9 @@ class Rollout:
 
         One that is the candidate already is not opened again: its share changes.
         """
+        return await self._to_its_end(self._offer(name, version, share, is_compared))
+
+    async def _offer(self, name: str, version: str, share: float, is_compared: bool) -> ServedModel:
         async with self._changing:
             served = self._engine.model(name)
             if served.version == version:
@@ -173,6 +181,17 @@ class Rollout:
                 except Exception as exc:  # whatever a folder holds: others are followed on
                     self._met(name, version)
                     log.error("model_refused", extra={"model": name, "reason": str(exc)})
+
+    async def _to_its_end(self, change: Coroutine[Any, Any, ServedModel]) -> ServedModel:
+        task = asyncio.create_task(change)
+        self._under_way.add(task)
+        task.add_done_callback(self._ended)
+        return await asyncio.shield(task)
+
+    def _ended(self, task: asyncio.Task[ServedModel]) -> None:
+        self._under_way.discard(task)
+        if not task.cancelled():
+            task.exception()  # seen: the caller may have left
 
     # -- inside ------------------------------------------------------------------------------------
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Annotated, Any, TypedDict
 
 from fastapi import Depends, Path, Request
 from starlette.responses import Response
 
 from app.api.callers import Caller, Needs
+from app.api.deadlines import Deadlines
 from app.api.door import Room
 from app.api.schemas import PathId
 from app.api.writing import json_of
@@ -16,12 +18,19 @@ from app.service import Tracer
 from app.telemetry import Metrics
 
 
+async def _unhurried(request: Request) -> None:
+    task = asyncio.current_task()
+    assert task is not None
+    request.state.deadlines.end(task)
+
+
 class State(TypedDict):
     """What the lifespan of the application hands to every request."""
 
     rollout: Rollout
     metrics: Metrics
     room: Room
+    deadlines: Deadlines
     max_body_bytes: int
     max_head_bytes: int
     head_timeout_s: float
@@ -73,6 +82,9 @@ RolloutDep = Annotated[Rollout, Depends(_rollout)]
 MetricsDep = Annotated[Metrics, Depends(_metrics)]
 StuckAfterDep = Annotated[float, Depends(_stuck_after_s)]
 WriterDep = Annotated[Writer, Depends(_writer)]
+
+UNHURRIED = Depends(_unhurried)
+"""Of a route that may take longer than a question: it has no deadline from there on."""
 
 Predicts = Annotated[Caller, Depends(Needs("predict"))]
 Reads = Annotated[Caller, Depends(Needs("read"))]

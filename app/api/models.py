@@ -9,7 +9,7 @@ from starlette.responses import Response
 
 from app.api import description
 from app.api.bodies import body_of
-from app.api.deps import Administers, ModelName, RolloutDep, TracerDep, WriterDep
+from app.api.deps import UNHURRIED, Administers, ModelName, RolloutDep, TracerDep, WriterDep
 from app.api.schemas import ModelDetail, ModelList, ModelSummary, Offer, Version, Versions
 
 router = APIRouter(prefix="/models", tags=["models"])
@@ -48,6 +48,7 @@ async def versions(name: ModelName, rollout: RolloutDep, write: WriterDep) -> Re
 
 @router.put(
     "/{name}/current",
+    dependencies=[UNHURRIED],
     summary="Serve another version",
     response_model=Versions,
     responses=description.responses(400, 401, 403, 404, 413, 415, 422, 503),
@@ -71,6 +72,7 @@ async def serve(
 
 @router.post(
     "/{name}/rollback",
+    dependencies=[UNHURRIED],
     summary="Roll back",
     response_model=Versions,
     responses=description.responses(401, 403, 404, 422, 503),
@@ -85,6 +87,7 @@ async def roll_back(
 
 @router.put(
     "/{name}/candidate",
+    dependencies=[UNHURRIED],
     summary="Try another version",
     response_model=Versions,
     responses=description.responses(400, 401, 403, 404, 409, 413, 415, 422, 503),

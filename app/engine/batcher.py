@@ -68,9 +68,10 @@ class _Ran(NamedTuple, Generic[Result]):
     ended_s: float
 
 
-class _Run(NamedTuple, Generic[Item, Result]):
+@dataclass(slots=True, eq=False)
+class _Run(Generic[Item, Result]):
     jobs: list[_Job[Item, Result]]
-    began_s: float
+    began_s: float | None = None  # None while it lies ready for the next thread
 
 
 class Batcher(Generic[Item, Result]):
@@ -154,7 +155,8 @@ class Batcher(Generic[Item, Result]):
     def stuck_s(self) -> float:
         """Return the age of the oldest run that has not come back, 0 for none."""
         now_s = self._clock()
-        return max((now_s - run.began_s for run in self._runs.values()), default=0.0)
+        began = (run.began_s for run in self._runs.values())
+        return max((now_s - began_s for began_s in began if began_s is not None), default=0.0)
 
     async def __aenter__(self) -> Self:
         self._is_open = True
@@ -255,9 +257,9 @@ class Batcher(Generic[Item, Result]):
             # Threads that stand idle take their share of a burst, which is sooner done in parallel.
             share = math.ceil(len(self._waiting) / (self._workers.idle + 1))
             batch = self._next(min(share, self._bounds.max_items))
-            mark = object()
-            self._runs[mark] = _Run(batch, self._clock())
-            future = self._workers.run(partial(self._timed, [job.item for job in batch]))
+            mark, run = object(), _Run(batch)
+            self._runs[mark] = run
+            future = self._workers.run(partial(self._begun, run))
             future.add_done_callback(partial(self._report, mark))
 
     @property
@@ -292,8 +294,13 @@ class Batcher(Generic[Item, Result]):
         self._answer(batch, future)
         self._note_done()
 
+    def _begun(self, run: _Run[Item, Result]) -> _Ran[Result]:
+        """Score a run, in a thread."""
+        run.began_s = self._clock()
+        return self._timed([job.item for job in run.jobs])
+
     def _timed(self, items: Sequence[Item]) -> _Ran[Result]:
-        """Score, in a thread."""
+        """Score, and say how long it took."""
         began_s = self._clock()
         results = self._score(items)
         if len(results) != len(items):

@@ -364,3 +364,15 @@ def test_versions_that_cannot_be_read_are_refused(text):
     """By the form they should have."""
     with pytest.raises(SettingsInvalid, match="MODEL=VERSION"):
         Settings.from_env({"KT_MODEL_VERSIONS": text})
+
+
+def test_a_version_may_take_longer_to_open_than_a_question_to_answer(serve, artifacts):
+    """The deadline is of questions; what has been asked for is done, and once."""
+    client = serve(artifact_dir=artifacts, model_versions={NAME: "1"}, deadline_ms=30)
+
+    served = change(client, "PUT", "current", version="2")
+    back = change(client, "POST", "rollback")
+    offered = change(client, "PUT", "candidate", version="2", compare=True)
+
+    assert [r.status_code for r in (served, back, offered)] == [200, 200, 200]
+    assert offered.json()["current"] == "1"

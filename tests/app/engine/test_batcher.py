@@ -398,3 +398,25 @@ async def test_an_item_of_many_windows_counts_as_so_many():
         await first
 
     assert (tally.waiting, tally.answered, tally.left) == (0, len("first") + 12, 0)
+
+
+async def test_a_full_run_lies_ready_for_the_next_thread():
+    """While more wait than a run holds: it need not wait for the event loop, and answers as ever."""
+    score, now = Gated(), [0.0]
+    async with (
+        Workers(1) as workers,
+        Batcher("m", score, workers, bounds(items=2), clock=lambda: now[0]) as batcher,
+    ):
+        first = await held(batcher, score)
+        rest = [asyncio.create_task(batcher.submit(f"i{n}")) for n in range(12)]
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        now[0] = 100.0
+        stuck_s, queued = batcher.stuck_s(), batcher._queued
+        score.gate.set()
+        answered = await asyncio.gather(first, *rest)
+
+    assert stuck_s == 100  # of the run under way
+    assert queued == 10  # which has left the queue
+    assert [a.result for a in answered[1:]] == [f"I{n}" for n in range(12)]
+    assert max(a.run_s for a in answered[1:]) == 0
