@@ -401,7 +401,7 @@ async def test_an_item_of_many_windows_counts_as_so_many():
 
 
 async def test_a_full_run_lies_ready_for_the_next_thread():
-    """While more wait than a run holds: it need not wait for the event loop, and answers as ever."""
+    """While more wait than a run holds; it is answered as ever."""
     score, now = Gated(), [0.0]
     async with (
         Workers(1) as workers,
