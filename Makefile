@@ -8,16 +8,20 @@ PEERS   = fastapi-onnx fastapi-torch litserve bentoml
 PIP     = install --disable-pip-version-check --no-input
 PLAIN   = deploy/kubernetes/*.yaml deploy/kubernetes/examples/secret.yaml
 
-.PHONY: serve test lint train evaluate export protocol gradients pictures bench bench-peers bench-gpu fuzz soak load bulk memory arrivals \
+.PHONY: serve test test-slow lint train evaluate export protocol gradients pictures bench bench-peers bench-gpu fuzz soak load bulk memory arrivals \
   overload chaos footprint options replay docs lock sbom audit manifests pin-images try-compose
 
 # Serve on KT_HOST:KT_PORT (127.0.0.1:8000) with the shipped models and an embedded store
 serve: .venv/ready
 	@exec .venv/bin/python -m app
 
-# Everything that must hold: lint, types, import contracts, tests
+# What must hold at every commit: lint, types, import contracts, tests
 test: lint .venv-deploy/ready
-	$(DEV) -m pytest -n 2 --dist loadgroup $(ARGS)
+	$(DEV) -m pytest -m "not slow" -n 2 --dist loadgroup $(ARGS)
+
+# And what takes longer: every other network exported and served, every benchmark run once
+test-slow: .venv-dev/ready
+	$(DEV) -m pytest -m slow -n 2 --dist loadgroup $(ARGS)
 
 # Format, lint, types, import contracts
 lint: .venv-dev/ready

@@ -4,6 +4,7 @@ TracerError
 ├── KeyMissing          a key is needed here, and none was shown
 ├── KeyUnknown          the key shown is none of ours
 ├── ScopeMissing        the key may not do this
+├── CrossSite           a page of another site would have a browser do this
 ├── RateLimited         the key is used more often than it may be
 ├── KeysInvalid         the file of keys cannot be used
 ├── ModelUnknown        no artifact of that name is served
@@ -66,6 +67,15 @@ class ScopeMissing(TracerError):
 
     def __init__(self, name: str, scope: str) -> None:
         super().__init__(f"key {name!r} lacks the scope {scope!r}, which this needs")
+
+
+class CrossSite(TracerError):
+    """A page of another site would have a browser do this."""
+
+    code = "cross_site"
+
+    def __init__(self) -> None:
+        super().__init__("what changes the service itself is not taken from other sites' pages")
 
 
 class RateLimited(TracerError):

@@ -19,7 +19,7 @@ from starlette.requests import Request
 from starlette.types import Scope as ASGIScope
 
 from app.asks import Ask
-from app.errors import KeyMissing, KeysInvalid, KeyUnknown, RateLimited, ScopeMissing
+from app.errors import CrossSite, KeyMissing, KeysInvalid, KeyUnknown, RateLimited, ScopeMissing
 from app.keys import SCOPES, Key, Keyring, Scope
 from app.telemetry import Metrics
 
@@ -198,7 +198,13 @@ class Needs:
         self.scope: Scope = scope
 
     async def __call__(self, request: Request) -> Caller:
-        """Return the caller; raise `ScopeMissing`."""
+        """Return the caller; raise `ScopeMissing`, or `CrossSite`."""
         caller = caller_of(request.scope)
         caller.require(self.scope)
+        # Without keys a page of any site might have a browser on this machine send what needs no
+        # body: browsers say so, and nobody else does. All else is asked for by JSON, which they
+        # do not send to another site unasked.
+        is_foreign = request.headers.get("sec-fetch-site", "none") not in ("none", "same-origin")
+        if self.scope == "admin" and is_foreign:
+            raise CrossSite
         return caller

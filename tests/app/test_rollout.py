@@ -376,3 +376,11 @@ def test_a_version_may_take_longer_to_open_than_a_question_to_answer(serve, arti
 
     assert [r.status_code for r in (served, back, offered)] == [200, 200, 200]
     assert offered.json()["current"] == "1"
+
+
+@pytest.mark.parametrize(("site", "status"), [("cross-site", 403), ("same-origin", 404)])
+def test_no_page_of_another_site_changes_what_is_served(client, site, status):
+    """A browser sends it what needs no body without asking first."""
+    answer = client.post(f"/models/{NAME}/rollback", headers={"sec-fetch-site": site})
+
+    assert answer.status_code == status

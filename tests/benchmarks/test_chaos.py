@@ -13,6 +13,7 @@ from benchmarks.callers import QUESTIONS, Caller, Seen, wrong_of
 from tests.app.conftest import ARTIFACTS, serving
 
 
+@pytest.mark.slow
 def test_a_fault_is_struck_under_load_and_told_of(tmp_path, capsys):
     """The store dies while callers record; all that was acknowledged is there."""
     out = tmp_path / "chaos.json"

@@ -13,6 +13,7 @@ from benchmarks import footprint, gpu, overload, soak
 from benchmarks.generator import AnswerRefused, open_loop, post
 
 
+@pytest.mark.slow
 def test_overload_tells_of_both_loads(tmp_path, capsys):
     """Who was let in, who was not, and the generator's own delay."""
     out = tmp_path / "overload.json"
@@ -29,6 +30,7 @@ def test_overload_tells_of_both_loads(tmp_path, capsys):
     assert "300%" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_footprint_tells_of_store_start_and_memory(tmp_path, capsys):
     """And draws the memory."""
     out, picture = tmp_path / "footprint.json", tmp_path / "memory.png"
@@ -73,6 +75,7 @@ def test_an_open_loop_takes_no_answer_for_granted(answer):
         thread.join()
 
 
+@pytest.mark.slow
 def test_a_gpu_s_benchmark_runs_by_the_cpu_and_says_where_there_is_no_gpu(tmp_path, capsys):
     """So that it is ready where there is one; nothing is measured of a device that is not there."""
     out, picture = tmp_path / "gpu.json", tmp_path / "gpu.png"
@@ -92,6 +95,7 @@ def test_a_gpu_s_benchmark_runs_by_the_cpu_and_says_where_there_is_no_gpu(tmp_pa
         assert not (tmp_path / "none.json").exists()
 
 
+@pytest.mark.slow
 def test_a_soak_tells_of_its_first_and_its_last(tmp_path, capsys):
     """And draws what lies between."""
     out, picture = tmp_path / "soak.json", tmp_path / "soak.png"

@@ -23,6 +23,7 @@ from tests.app.conftest import SHIPPED
 DKT = SHIPPED["dkt"]
 
 
+@pytest.mark.slow
 def test_peers_of_ktserve_stand_beside_it(tmp_path, capsys):
     """The plain one, here; it gave the same probabilities over HTTP before it was measured."""
     out, picture = tmp_path / "peers.json", tmp_path / "peers.png"

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 
+import pytest
+
 from benchmarks import arrivals, bulk, load, memory, replay, serving
 from tests.app.conftest import SHIPPED
 
 
+@pytest.mark.slow
 def test_every_prediction_stands_beside_its_floor(tmp_path, capsys):
     """A table for people, JSON for machines."""
     out = tmp_path / "serving.json"
@@ -22,6 +25,7 @@ def test_every_prediction_stands_beside_its_floor(tmp_path, capsys):
     assert "last_query" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_many_callers_stand_beside_the_empty_route(tmp_path, capsys):
     """In a closed loop, and with requests that come when they like."""
     out, picture = tmp_path / "load.json", tmp_path / "load.png"
@@ -41,6 +45,7 @@ def test_many_callers_stand_beside_the_empty_route(tmp_path, capsys):
     assert "vector" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_calls_of_many_items_stand_beside_the_single_route(tmp_path, capsys):
     """And beside the bare run of each model."""
     out = tmp_path / "bulk.json"
@@ -81,6 +86,7 @@ def test_a_replay_of_a_service_that_is_not_there_says_so(tmp_path, capsys):
     assert capsys.readouterr().err.strip().splitlines()[-1].startswith("replay: ")
 
 
+@pytest.mark.slow
 def test_memories_stand_beside_none_and_the_bare_run(tmp_path, capsys):
     """Of a model that attends."""
     out = tmp_path / "memory.json"

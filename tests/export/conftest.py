@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from _pytest.mark.structures import ParameterSet
 from rich.console import Console
 
 from export.publish import publish
@@ -39,6 +40,9 @@ TINY = {
     "sakt": {"width": 8, "heads": 2, "hidden": 8, "length": 40, "inputs": "both", "recency": True},
 }
 
+ALWAYS = ("dkt", "last_query", "saint_plus")
+"""One that keeps a state, and two that keep rows, as shipped; an export takes half a minute."""
+
 MEMBERS = {"ensemble": ("dkt_asked", "saint_plus")}
 
 
@@ -69,7 +73,12 @@ def make_run(folder: Path, tiny: str) -> Path:
     return run
 
 
-@pytest.fixture(scope="session", params=list(TINY))
+def params() -> list[ParameterSet]:
+    """Return every network; those that are exported by each run of the tests, and the others."""
+    return [pytest.param(t, marks=[] if t in ALWAYS else [pytest.mark.slow]) for t in TINY]
+
+
+@pytest.fixture(scope="session", params=params())
 def exported(request, tmp_path_factory) -> tuple[Path, Path]:
     """A run folder and the artifact made of it; whoever needs it first makes it, for all workers.
 
