@@ -307,6 +307,7 @@ def test_an_artifact_s_probabilities_are_the_run_s_calibrated_ones(exported):
         np.testing.assert_allclose(served, measured, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_an_uncalibrated_run_exports_the_network_s_own_numbers(exported, tmp_path):
     """Its ask graph has no use for `answers`, and no such input. One network: exporting is slow."""
     if Manifest.load(exported[1]).network != "dkt":

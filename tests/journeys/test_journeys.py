@@ -97,7 +97,9 @@ def test_a_log_of_answers_becomes_a_served_model(tmp_path):
     assert 0.5 < replayed["auc"] < 1
 
 
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize(
+    "model", [m if m == "dkt_asked" else pytest.param(m, marks=pytest.mark.slow) for m in MODELS]
+)
 def test_what_is_served_is_what_was_measured(tmp_path, model):
     """One AUC over HTTP and offline, to 1e-4. Of real students where there are any."""
     if STUDENTS.is_dir():
