@@ -132,7 +132,7 @@ def _table(found: dict[str, Any]) -> Table:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.arrivals", description=__doc__)
-    parser.add_argument("--rounds", type=at_least(1), default=3)
+    parser.add_argument("--rounds", type=at_least(1), default=5)
     parser.add_argument("--seconds", type=float, default=3.0, help="of each rate in a round")
     parser.add_argument("--only", default="history 100", help="cases whose names hold this text")
     parser.add_argument("--picture", type=picture_to_write, help="PNG or SVG file")
