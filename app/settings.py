@@ -111,6 +111,18 @@ class Settings(BaseModel):
     require_durable: bool = Field(
         False, description="Serve only with a store that loses nothing it has acknowledged."
     )
+    quality_share: float = Field(
+        1.0,
+        ge=0,
+        le=1,
+        description="Of the users, whose predictions are compared with their answers; 0: nobody's.",
+    )
+    quality_within_s: int = Field(
+        3600,
+        ge=1,
+        le=86_400,
+        description="Longest time from a prediction to the answer that it is compared with.",
+    )
     memory_max_bytes: int = Field(
         256_000_000,
         ge=0,

@@ -134,6 +134,8 @@ class Everything(NamedTuple):
     states_left_ms: int | None
     calls: Sequence[AnsweredCall]
     calls_left_ms: int | None
+    forecasts: NDArray[np.void]  # KEPT_FORECAST, those that wait for their answers
+    forecasts_left_ms: int | None
 
 
 class Histories(Protocol):

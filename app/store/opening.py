@@ -28,6 +28,7 @@ from app.store.cluster import Cluster
 from app.store.embedded import embedded_server
 from app.store.redis_client import RedisClient
 from app.store.redis_histories import RedisHistories
+from app.store.redis_outcomes import RedisOutcomes
 from app.store.redis_states import RedisStates, Tell
 from app.store.servers import OneServer, Servers
 
@@ -41,15 +42,24 @@ class Store(NamedTuple):
 
     histories: RedisHistories
     states: RedisStates
+    outcomes: RedisOutcomes
+
+
+def _nobody(what: str, times: int) -> None:
+    """Hear nothing."""
+    del what, times
 
 
 @asynccontextmanager
-async def open_store(settings: Settings, tell: Tell = lambda *_: None) -> AsyncIterator[Store]:
+async def open_store(
+    settings: Settings, tell: Tell = _nobody, tell_of_outcomes: Tell = _nobody
+) -> AsyncIterator[Store]:
     """Give the store at `redis_url`, or else in an embedded server on `data_dir`.
 
     A Redis that is not there yet is no error here: every call says so until it is. `tell` hears
-    what becomes of states. Raises `SettingsInvalid` where the address is none or the password's
-    file cannot be read, and `StoreUnavailable` where the embedded server cannot be started.
+    what becomes of states, `tell_of_outcomes` what of forecasts and outcomes. Raises
+    `SettingsInvalid` where the address is none or the password's file cannot be read, and
+    `StoreUnavailable` where the embedded server cannot be started.
     """
     async with AsyncExitStack() as stack:
         if settings.redis_url is None:
@@ -65,6 +75,8 @@ async def open_store(settings: Settings, tell: Tell = lambda *_: None) -> AsyncI
             client, settings.history_max_items, _PER_MODEL * settings.queue_max_items, tell
         )
         stack.push_async_callback(states.aclose)
+        outcomes = RedisOutcomes(client, settings.quality_within_s, tell_of_outcomes)
+        stack.push_async_callback(outcomes.aclose)
         yield Store(
             RedisHistories(
                 client,
@@ -74,8 +86,10 @@ async def open_store(settings: Settings, tell: Tell = lambda *_: None) -> AsyncI
                 life_s=settings.retention_days * _DAY_S,
                 min_replicas=settings.redis_min_replicas,
                 longest_s=longest_s,
+                outcomes=outcomes if settings.quality_share else None,
             ),
             states,
+            outcomes,
         )
 
 

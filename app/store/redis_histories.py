@@ -3,6 +3,7 @@
     kt:h1:{user}   string: 24 bytes of header, then a record an interaction, oldest first: `packed`
     kt:s1:{user}   hash: states that models have kept, see `redis_states`
     kt:i1:{user}   hash: calls with a key that were answered in the last 24 hours, see `change.lua`
+    kt:p1:{user}   string: forecasts that wait for their answers, see `redis_outcomes`
     kt:t1          hash: 8-byte key -> the outside id, or the text of a skill set, behind it
 
 The header is the form of the records (`KTH2` to `KTH5`), four random bytes that tell this history
@@ -48,12 +49,17 @@ from app.store.histories import (
     Terms,
     Version,
 )
-from app.store.keys import BESIDE, CALLS, HISTORY, STATES
+from app.store.keys import BESIDE, CALLS, FORECASTS, HISTORY, STATES
+from app.store.outcomes import KEPT_FORECAST
 from app.store.packed import NO_ELAPSED, NO_TIME, packed, unpacked
-from app.store.redis_client import RedisClient, Script
+from app.store.redis_client import RedisClient, Script, StoreApart
+from app.store.redis_outcomes import RedisOutcomes
 from models.contract.interaction import NO_KEY, UNKNOWN_MS
 
 _TEXTS, _PING = "kt:t1", "kt:ping%s"
+
+_OF_A_USER = HISTORY, STATES, CALLS, FORECASTS
+"""All that lies in the store of a user, but for what a script puts there while it runs."""
 
 _NOTED = 65_536  # keys of texts that a process remembers to have kept, in a cluster
 
@@ -82,11 +88,13 @@ class RedisHistories:
         life_s: int = 0,
         min_replicas: int = 0,
         longest_s: float = 1.0,
+        outcomes: RedisOutcomes | None = None,
     ) -> None:
         """`kind` says in /readyz which store this is: `redis`, `sentinel`, `cluster` or `embedded`.
 
         A history not added to for `life_s` is gone; 0 keeps it for ever. Changes are acknowledged
-        when so many replicas have them, or refused after `longest_s`.
+        when so many replicas have them, or refused after `longest_s`. `outcomes` compares forecasts
+        with what is added.
         """
         self._client = client
         self._min_replicas = min_replicas
@@ -96,7 +104,8 @@ class RedisHistories:
         self._kind = kind
         self._late = late
         self._life_s = life_s
-        self._append = client.script("append", "change")
+        self._outcomes = outcomes
+        self._append = client.script("append", "change", "outcomes")
         self._amend = client.script("amend", "change")
         self._export = client.script("export")
         self._read = client.script("read")
@@ -136,9 +145,6 @@ class RedisHistories:
         """
         has_keys = bool((interactions["event_key"] != NO_KEY).all())
         records = packed(interactions)
-        call = self._change(
-            self._append, user_id, terms, b"append" + records, records, self._late, self._life_s
-        )
         noted: list[Any] = [part for key, text in texts.items() for part in (_packed(key), text)]
         if self._client.servers.is_cluster:
             await self._note_first(noted, texts)
@@ -146,9 +152,37 @@ class RedisHistories:
         # Terms that a call has changed itself would refuse it the second time.
         is_harmless = has_keys and terms.meant is None and terms.not_meant is None
         is_repeatable = is_harmless or terms.call_key is not None
-        found = await self._changed(user_id, call, is_repeatable, noted)
-        recorded, duplicates, length, version, late, *again = found
-        return Recorded(recorded, duplicates, length, _version(version), late, bool(again))
+        try:
+            found = await self._appended(user_id, records, terms, is_repeatable, noted)
+        except StoreApart:  # so nothing has been done
+            if self._outcomes is None or not self._outcomes.lie_apart():
+                raise
+            found = await self._appended(user_id, records, terms, is_repeatable, noted)
+        recorded, duplicates, length, version, late, *more = found
+        is_repeated = more == [b"again"]
+        if more and not is_repeated and self._outcomes is not None:
+            await self._outcomes.joined(more[0], more[1:])
+        return Recorded(recorded, duplicates, length, _version(version), late, is_repeated)
+
+    async def _appended(
+        self,
+        user_id: str,
+        records: bytes,
+        terms: Terms,
+        is_repeatable: bool,
+        noted: Sequence[Any],
+    ) -> list[Any]:
+        """Return what the script says; forecasts that still wait to be kept are kept before."""
+        content = b"append" + records
+        arguments: tuple[Any, ...] = (records, self._late, self._life_s)
+        if self._outcomes is None:
+            call = self._change(self._append, user_id, terms, content, *arguments)
+            return await self._changed(user_id, call, is_repeatable, noted)
+        async with self._outcomes.carried(user_id) as forecasts:
+            keys, joining = self._outcomes.joining(user_id)
+            arguments = (*arguments, *joining)
+            call = self._change(self._append, user_id, terms, content, *arguments, keys=keys)
+            return await self._changed(user_id, call, is_repeatable, noted, forecasts)
 
     async def amend(
         self, user_id: str, number: int, amendment: Amendment, terms: Terms = FREELY
@@ -167,13 +201,18 @@ class RedisHistories:
         return Amended(unpacked(record, form), _version(version), bool(again))
 
     def _change(
-        self, script: Script, user_id: str, terms: Terms, content: bytes, *arguments: Any
+        self,
+        script: Script,
+        user_id: str,
+        terms: Terms,
+        content: bytes,
+        *arguments: Any,
+        keys: Sequence[str] = (),
     ) -> Sequence[Any]:
         """Return the call of a script behind `change`."""
-        keys = [HISTORY % user_id, BESIDE % user_id]
+        keys = [HISTORY % user_id, BESIDE % user_id, CALLS % user_id, *keys]
         call = b""
         if terms.call_key is not None:
-            keys.append(CALLS % user_id)
             call = _digest(terms.call_key.encode()) + _digest(content)
         wanted = _versions(terms.meant), _versions(terms.not_meant)
         return (
@@ -183,15 +222,22 @@ class RedisHistories:
         )
 
     async def _changed(
-        self, user_id: str, call: Sequence[Any], is_repeatable: bool, noted: Sequence[Any] = ()
+        self,
+        user_id: str,
+        call: Sequence[Any],
+        is_repeatable: bool,
+        noted: Sequence[Any] = (),
+        forecasts: bytes = b"",
     ) -> list[Any]:
-        """Return what a script has done, and, before it, keep texts on the same server."""
+        """Return what a script has done; before it, keep forecasts and texts on the same server."""
 
         async def note(redis: Redis) -> None:
             await redis.evalsha(self._note.sha, 1, _TEXTS, *noted)
 
         async def run(redis: Redis) -> Any:
             pipe = redis.pipeline(transaction=False)
+            if forecasts and self._outcomes is not None:
+                pipe.evalsha(*self._outcomes.keeping(user_id, forecasts))
             if noted:
                 pipe.evalsha(self._note.sha, 1, _TEXTS, *noted)
             if self._min_replicas:
@@ -206,6 +252,8 @@ class RedisHistories:
             for failed in (done, waited):
                 if isinstance(failed, Exception):
                     raise failed
+            if forecasts and self._outcomes is not None:
+                self._outcomes.were_kept(answers.pop(0))
             if noted and isinstance(answers[0], Exception):
                 # The answers are kept: only their names are owed.
                 await self._client.with_scripts(note, redis)
@@ -254,12 +302,17 @@ class RedisHistories:
 
     async def everything(self, user_id: str) -> Everything:
         """Return all that is kept of a user, as of one moment."""
-        keys = HISTORY % user_id, STATES % user_id, CALLS % user_id
-        name, gone, records, form, left, states, calls = await self._client.ask(
-            lambda redis: redis.evalsha(self._export.sha, 3, *keys), key=keys[0], repeat=True
+        keys = [template % user_id for template in _OF_A_USER]
+        name, gone, records, form, left, states, calls, forecasts = await self._client.ask(
+            lambda redis: redis.evalsha(self._export.sha, len(keys), *keys),
+            key=keys[0],
+            repeat=True,
         )
         interactions = unpacked(records, form)
-        history_left_ms, states_left_ms, calls_left_ms = (ms if ms >= 0 else None for ms in left)
+        kept = np.frombuffer(forecasts, KEPT_FORECAST)
+        history_left_ms, states_left_ms, calls_left_ms, forecasts_left_ms = (
+            ms if ms >= 0 else None for ms in left
+        )
         return Everything(
             interactions=interactions,
             first=gone,
@@ -269,6 +322,8 @@ class RedisHistories:
             states_left_ms=states_left_ms,
             calls=[_call(*pair) for pair in _pairs(calls) if len(pair[1]) > _OF_CALL.size],
             calls_left_ms=calls_left_ms,
+            forecasts=kept[kept["question_key"] != NO_KEY],
+            forecasts_left_ms=forecasts_left_ms,
         )
 
     async def texts(self, keys: Iterable[int]) -> dict[int, str]:
@@ -284,8 +339,10 @@ class RedisHistories:
 
     async def forget(self, user_id: str) -> bool:
         """Delete everything kept of a user; True if there was anything."""
-        # The history first: a state that is written meanwhile finds none, and is not kept.
-        keys = HISTORY % user_id, STATES % user_id, CALLS % user_id
+        if self._outcomes is not None:
+            await self._outcomes.forget(user_id)
+        # The history first: what is written of it meanwhile finds none, and is not kept.
+        keys = [template % user_id for template in _OF_A_USER]
         return bool(
             await self._client.ask(lambda redis: redis.unlink(*keys), key=keys[0], repeat=True)
         )

@@ -15,23 +15,21 @@ import struct
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextvars import Context
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-from redis.asyncio import Redis
 
 from app.errors import Overloaded, StoreCorrupt, TracerError
+from app.store.crowd import Arguments, CrowdScripts
 from app.store.keys import HISTORY, STATES
 from app.store.packed import unpacked_all
-from app.store.redis_client import RedisClient, Script, StoreApart
+from app.store.redis_client import RedisClient
 from app.store.states import STANDING, UNREACHED, Known, Standing, Standings, StateRule
 from app.store.trips import Trips
 
 log = logging.getLogger(__name__)
 
 Tell = Callable[[str, int], None]  # what became of states, how many
-_Arguments = tuple[Any, ...]
-
 _Ask = tuple[str, StateRule, Known | tuple[()]]
 
 _NOTHING = Known(b"", 0, 0)
@@ -63,7 +61,7 @@ class RedisStates:
         self._tell = tell
         self._stand = client.script("stand")
         self._settle = client.script("settle")
-        self._is_apart = client.servers.is_cluster  # a plain client finds it out by a refusal
+        self._crowd = CrowdScripts(client, HISTORY, STATES)
         self._trips: dict[str, Trips[_Ask, Standing]] = {}  # by server: none waits for another
         self._max_waiting = max_waiting
         self._many_waiting = 0  # users of trips of their own
@@ -130,7 +128,7 @@ class RedisStates:
         self,
         user_ids: Sequence[str],
         rule: StateRule,
-        known: Sequence[_Arguments] = (),
+        known: Sequence[Arguments] = (),
         *,
         partly: bool = False,
     ) -> Standings:
@@ -143,7 +141,7 @@ class RedisStates:
             known = [one or _NOTHING for one in known]
         parts: list[_Part] = [_UNREACHED] * len(user_ids)
         failed: TracerError | None = None
-        ran = await self._run(self._stand, user_ids, common, known)
+        ran = await self._crowd.run(self._stand, user_ids, common, known)
         for found, at in ran:
             if isinstance(found, TracerError):
                 failed = found
@@ -172,7 +170,7 @@ class RedisStates:
     async def _settled(self, states: Sequence[_Kept]) -> None:
         users, arguments = [s.user_id for s in states], [(s.key, s.value) for s in states]
         written = lost = 0
-        for part, at in await self._run(self._settle, users, (_LIFE_S, _A_USER), arguments):
+        for part, at in await self._crowd.run(self._settle, users, (_LIFE_S, _A_USER), arguments):
             if isinstance(part, TracerError):
                 log.warning("states_not_kept", extra={"states": len(at), "code": part.code})
                 lost += len(at)
@@ -182,58 +180,3 @@ class RedisStates:
             self._tell("lost", lost)
         self._tell("written", written)
         self._tell("outrun", len(states) - lost - written)
-
-    async def _run(
-        self,
-        script: Script,
-        users: Sequence[str],
-        common: _Arguments,
-        each: Sequence[_Arguments],
-    ) -> list[tuple[list[Any] | TracerError, list[int]]]:
-        """Run a script for users; return what each server gave, or its error, and for which users.
-
-        A plain server gives one thing for all. In a cluster the keys of a script must lie in one
-        slot, and users do not: each has a call, and those of one server go in one trip.
-        """
-        if not self._is_apart:
-            try:
-                return [
-                    await self._asked(
-                        [_call(script, users, common, each)], users, range(len(users))
-                    )
-                ]
-            except StoreApart:
-                self._is_apart = True
-        places: dict[str, list[int]] = {}
-        for at, user_id in enumerate(users):
-            places.setdefault(self._client.servers.place_of(HISTORY % user_id), []).append(at)
-        calls = [_call(script, [u], common, [one]) for u, one in zip(users, each, strict=True)]
-        return await asyncio.gather(
-            *(self._asked([calls[i] for i in at], users, at) for at in places.values())
-        )
-
-    async def _asked(
-        self, calls: Sequence[_Arguments], users: Sequence[str], at: Sequence[int]
-    ) -> tuple[list[Any] | TracerError, list[int]]:
-        """Send calls in one go to the server that has the users at these places."""
-
-        async def sent(redis: Redis) -> list[Any]:
-            if len(calls) == 1:
-                return [await redis.evalsha(*calls[0])]
-            pipe = redis.pipeline(transaction=False)
-            for call in calls:
-                pipe.evalsha(*call)
-            return await pipe.execute()
-
-        try:
-            found = await self._client.ask(sent, key=HISTORY % users[at[0]], repeat=True)
-        except TracerError as exc:
-            return exc, [*at]
-        return found, [*at]
-
-
-def _call(
-    script: Script, users: Sequence[str], common: _Arguments, each: Sequence[_Arguments]
-) -> _Arguments:
-    keys = [template % user_id for user_id in users for template in (HISTORY, STATES)]
-    return (script.sha, len(keys), *keys, *common, *(part for one in each for part in one))

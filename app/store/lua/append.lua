@@ -1,8 +1,12 @@
 -- Add records to a user's history: all of them, but for those whose event key is there already.
 -- KEYS, ARGV 1-5: see change.lua; ARGV 6: records in the widest form, 7: what becomes of those that are
 -- late ("append", "refuse", "insert"), 8: seconds that the history lives then, 0 for ever.
--- Returns {records added, duplicates left out, records kept now, version, late ones}; or "reused",
--- "changed", "late" and how many are.
+-- Where forecasts are compared with what is added, besides: KEYS[4] the forecasts of the user, KEYS[5]
+-- and so on rings of models; ARGV 9: seconds for which a forecast counts, 10: most outcomes in a ring,
+-- 11 and so on: keys of these rings' models.
+-- Returns {records added, duplicates left out, records kept now, version, late ones}, and behind them,
+-- where forecasts were met, how many outcomes have been put into rings, and key and outcome of each
+-- that has not; or "reused", "changed", "late" and how many are.
 -- A record is late where its question was asked before the newest known time that comes before it.
 local WIDEST = RECORD_OF.KTH5
 local A_FEW = 8  -- for these a history is searched; for more, its events are put in a table
@@ -51,6 +55,7 @@ end
 -- Which of them are new, which of these late, and whether they name skills or events. Of each: plain
 -- part, skills, event, time, place.
 local added, late, given, left_out, has_skills, has_events = {}, {}, {}, 0, false, false
+local answers = {}  -- their plain parts, as they came
 local newest_before = newest
 for at = 1, #new, WIDEST do
   local plain, skills, event = apart("KTH5", new, at)
@@ -61,6 +66,7 @@ for at = 1, #new, WIDEST do
     if skills ~= NONE then has_skills = true end
     local asked = asked_at(new, at)
     local one = { plain, skills, event, asked, at }
+    answers[#answers + 1] = plain
     if asked < newest then late[#late + 1] = one end
     if asked >= newest and asked ~= NO_TIME then newest = asked end
     if late_rule ~= "insert" or late[#late] ~= one then added[#added + 1] = one end
@@ -132,4 +138,23 @@ else
   redis.call("SET", KEYS[1], header_of(as, name, gone, newest) .. records)
 end
 if life_s > 0 then redis.call("EXPIRE", KEYS[1], life_s) end
-return answered({more, left_out, math.min(count, keep), version_of(name, total), #late})
+
+-- Compare forecasts with what has been added. The answers stand: whatever fails here is told behind
+-- the answer, and is no part of what the same call is answered again.
+local answer = answered({more, left_out, math.min(count, keep), version_of(name, total), #late})
+if not KEYS[4] then return answer end
+local models, outcomes = joined(KEYS[4], answers, tonumber(ARGV[9]))
+if #models == 0 then return answer end
+local ring_of, most, not_put = {}, tonumber(ARGV[10]), {}
+for i = 5, #KEYS do ring_of[ARGV[i + 6]] = KEYS[i] end
+local has_put = 0
+for _, model in ipairs(models) do
+  if ring_of[model] and put(ring_of[model], most, outcomes[model]) then
+    has_put = has_put + #outcomes[model]
+  else
+    for _, one in ipairs(outcomes[model]) do not_put[#not_put + 1] = model .. one end
+  end
+end
+answer[#answer + 1] = has_put
+for _, one in ipairs(not_put) do answer[#answer + 1] = one end
+return answer

@@ -1,8 +1,8 @@
 -- What the scripts that change a history have in common: this stands before them, after history.lua.
--- KEYS: the history, a place beside it, and, of a call that has a key, the calls of its user that have
--- been answered lately. ARGV: four bytes that name a new history, most records kept, versions of the
--- history that are meant, versions that are not ("" for any; or "*", or "=" and then 12 bytes each);
--- key and content of the call, 16 bytes each, or ""; then what is the script's own.
+-- KEYS: the history, a place beside it, the calls of its user that have been answered lately. ARGV:
+-- four bytes that name a new history, most records kept, versions of the history that are meant,
+-- versions that are not ("" for any; or "*", or "=" and then 12 bytes each); key and content of the
+-- call, 16 bytes each, or ""; then what is the script's own.
 -- A change that is refused says why in one word, in place of its answer.
 local NEW_NAME, keep, MEANT, NOT_MEANT, CALL =
   ARGV[1], tonumber(ARGV[2]), ARGV[3], ARGV[4], ARGV[5]
