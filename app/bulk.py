@@ -19,9 +19,11 @@ from app.engine.many import ManyScore
 from app.engine.model import ServedModel
 from app.errors import ScoringFailed, StoreCorrupt, StoreUnavailable
 from app.pasts import Crowd, Past, Pasts
+from app.quality import Quality
 from app.store.states import SPOILT, UNREACHED
 from app.telemetry import Metrics, observe_all
 from models.contract.interaction import UNKNOWN_MS
+from models.contract.queries import Queries
 
 _USERS, _READ_WHOLE, _ITEMS = 256, 128, 512
 """Of a piece, at most: users; users, where a model reads whole windows; asks, but that all of one
@@ -46,9 +48,7 @@ class _Part:
     of_user: list[int] = field(default_factory=list)  # row of each ask's user
     vector_of: dict[str, int] = field(default_factory=dict)  # user id -> the ask that it comes from
     crowd: Crowd | None = None
-    question: NDArray[np.int64] = field(
-        default_factory=lambda: np.empty(0, np.int64)
-    )  # of each ask
+    queries: Queries | None = None  # of each ask
     score: ManyScore | Exception | None = None
 
     def add(self, place: int, ask: Ask) -> None:
@@ -74,10 +74,13 @@ class _Part:
 class Bulk:
     """Answers asks that stand on stored histories, of models that keep states."""
 
-    def __init__(self, pasts: Pasts, knowledge: ServedModel, metrics: Metrics) -> None:
+    def __init__(
+        self, pasts: Pasts, knowledge: ServedModel, quality: Quality, metrics: Metrics
+    ) -> None:
         """`knowledge` is the model whose vector is the knowledge state."""
         self._pasts = pasts
         self._knowledge = knowledge
+        self._quality = quality
         self._metrics = metrics
 
     def takes(self, ask: Ask, model: ServedModel) -> bool:
@@ -136,7 +139,7 @@ class Bulk:
             [ask.skill_ids for ask in part.asks],
             [UNKNOWN_MS if ask.asked_ms is None else ask.asked_ms for ask in part.asks],
         )
-        part.question = queries.question
+        part.queries = queries
         try:
             part.score = await self._pasts.score_all(
                 part.model, queries, np.array(part.of_user), part.crowd
@@ -163,8 +166,28 @@ class Bulk:
                 )
                 outcome = unread or _alone(ask, parts, alone)
             outcomes[place] = outcome
+        self._note(part, [i for i, p in enumerate(part.places) if isinstance(outcomes[p], dict)])
         self._count(part.model, [one for one in outcomes.values() if isinstance(one, dict)])
         return outcomes
+
+    def _note(self, part: _Part, served: Sequence[int]) -> None:
+        """Note what has been said, to be compared with the answers; `served` of a part's asks."""
+        if not served or not self._quality.share:
+            return
+        assert part.crowd is not None
+        assert part.queries is not None
+        assert isinstance(part.score, ManyScore)
+        asks = part.asks[: len(part.places)]
+        self._quality.note_all(
+            part.model,
+            [ask.user_id or "" for ask in asks],
+            [ask.question_id for ask in asks],
+            part.queries,
+            np.array(part.of_user),
+            part.crowd.standings,
+            part.score.p_correct,
+            served,
+        )
 
     def _with_vector(
         self, found: Prediction, part: _Part, i: int, knowledge: _Part
@@ -221,6 +244,7 @@ def _pieces(asks: Asks) -> Iterator[list[int]]:
 def _predictions(part: _Part) -> list[Prediction | Exception]:
     """Return what a part's model says of its own asks, without knowledge states."""
     assert part.crowd is not None
+    assert part.queries is not None
     score, own = part.score, len(part.places)
     table = part.crowd.standings.table[part.of_user[:own]]
     if not isinstance(score, ManyScore):
@@ -230,7 +254,7 @@ def _predictions(part: _Part) -> list[Prediction | Exception]:
     columns = (
         part.asks[:own],
         np.round(score.p_correct[:own].astype(np.float64), DECIMALS).tolist(),
-        part.question[:own].tolist(),
+        part.queries.question[:own].tolist(),
         table["kept"].tolist(),
         table["start"].tolist(),
     )

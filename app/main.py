@@ -24,6 +24,7 @@ from app.engine.memory import Memories
 from app.errors import TracerError
 from app.keys import Keyring
 from app.meters import EngineMeter
+from app.quality import Quality
 from app.rollout import Rollout
 from app.service import Tracer
 from app.settings import Settings
@@ -60,16 +61,18 @@ def create_app(settings: Settings) -> FastAPI:
                 engine = await stack.enter_async_context(open_engine(settings, meter))
                 store = await stack.enter_async_context(
                     open_store(
-                        settings, lambda result, n: metrics.states_kept.labels(result).inc(n)
+                        settings,
+                        lambda result, n: metrics.states_kept.labels(result).inc(n),
+                        metrics.foreseen,
                     )
                 )
+                quality = Quality(store.outcomes, settings.quality_share, metrics)
                 memories = Memories(settings.memory_max_bytes, metrics.memories_evicted.inc)
 
                 def traced(engine: Engine, candidates: Mapping[str, Candidate]) -> Tracer:
                     histories, states = store.histories, store.states
-                    return Tracer(
-                        engine, histories, states, memories, settings, metrics, candidates
-                    )
+                    kept = histories, states, memories, quality
+                    return Tracer(engine, *kept, settings, metrics, candidates)
 
                 meter.opened(engine.provider.requested, engine.provider.effective)
                 rollout = Rollout(engine, traced, memories, settings, meter)

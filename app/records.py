@@ -91,7 +91,7 @@ def given_records(answers: Sequence[Mapping[str, Any]]) -> Records:
     Each is an `Answer` as a dict, whose absent fields are None. `texts` are those of skill sets.
     """
     interactions = np.zeros(len(answers), INTERACTION)
-    interactions["question_key"] = [_known_key(a["question_id"]) for a in answers]
+    interactions["question_key"] = [known_key(a["question_id"]) for a in answers]
     interactions["response"] = [RIGHT if a["correct"] else WRONG for a in answers]
     for field in ("asked_ms", "elapsed_ms"):
         given = [a.get(field) for a in answers]
@@ -101,14 +101,14 @@ def given_records(answers: Sequence[Mapping[str, Any]]) -> Records:
         if skill_ids := answer.get("skill_ids"):
             text = skill_set_text(skill_ids)
             is_short = len(text) <= _ID_LENGTH  # many long ones would take gigabytes
-            interactions["skills_key"][place] = key = (_known_key if is_short else key_of)(text)
+            interactions["skills_key"][place] = key = (known_key if is_short else key_of)(text)
             texts[key] = text
     return Records(interactions, texts)
 
 
 _ID_LENGTH = 256  # characters of an id, at most
 
-_known_key = lru_cache(maxsize=65_536)(key_of)
+known_key = lru_cache(maxsize=65_536)(key_of)
 """A hash takes longer than all else that is done with an answer, and questions come again."""
 
 

@@ -9,7 +9,7 @@ import asyncio
 import logging
 from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +29,7 @@ from app.errors import (
     TracerError,
 )
 from app.pasts import Past, Pasts
+from app.quality import Figures, Quality
 from app.records import Answer, KeptAnswer, answers_of, records_of
 from app.settings import Settings
 from app.store.histories import (
@@ -53,6 +54,8 @@ from models.contract.interaction import (
 log = logging.getLogger(__name__)
 
 _KEYS_TOGETHER = 1000  # a store that is asked for more holds up everybody else
+
+_NO_KEYS = np.empty(0, np.uint64)
 
 NOBODYS = Query(question=UNSEEN, skills=(UNSEEN,))
 """A question that no model knows."""
@@ -123,6 +126,13 @@ class Readiness:
         return not self.reasons
 
 
+class Judged(NamedTuple):
+    """A version of a model, and how good its newest predictions were."""
+
+    model: ServedModel
+    figures: Figures
+
+
 class Tracer:
     """Everything the service does for a caller.
 
@@ -135,6 +145,7 @@ class Tracer:
         histories: Histories,
         states: States,
         memories: Memories,
+        quality: Quality,
         settings: Settings,
         metrics: Metrics,
         candidates: Mapping[str, Candidate] | None = None,
@@ -149,6 +160,7 @@ class Tracer:
         self._comparisons = Comparisons()
         models = [*engine.models.values(), *(c.model for c in self._candidates.values())]
         self._pasts = Pasts(models, histories, states, metrics, memories)
+        self._quality = quality
         self._metrics = metrics
         self._kept = settings.history_max_items
         self._late_rule = settings.late_answers
@@ -162,7 +174,7 @@ class Tracer:
                 f"KT_KNOWLEDGE_MODEL={settings.knowledge_model!r} has no knowledge state; "
                 "name a model whose graph gives one"
             )
-        self._bulk = Bulk(self._pasts, self._knowledge, metrics)
+        self._bulk = Bulk(self._pasts, self._knowledge, quality, metrics)
 
     # -- answers in ----------------------------------------------------------------------------
 
@@ -222,7 +234,8 @@ class Tracer:
         """Return all that the store keeps of a user."""
         with self._metrics.stage("store_read"), self._metrics.watched():
             everything = await self._histories.everything(user_id)
-            texts = await self._texts_of(everything.interactions)
+            forecast = everything.forecasts["question_key"]
+            texts = await self._texts_of(everything.interactions, forecast)
         return Export(everything=everything, texts=texts)
 
     async def forget(self, user_id: str) -> bool:
@@ -329,6 +342,23 @@ class Tracer:
         """Return a served model by name."""
         return self._engine.model(name)
 
+    async def judged(self, name: str) -> list[Judged]:
+        """Return how good the predictions of a model were, then those of its candidate."""
+        found = [self._engine.model(name)]
+        if (candidate := self._candidates.get(name)) is not None:
+            found.append(candidate.model)
+        with self._metrics.stage("store_read"), self._metrics.watched():
+            return [Judged(model, await self._quality.figures(model)) for model in found]
+
+    async def tell_quality(self) -> None:
+        """Put into the metrics how good predictions were, as far as the store says."""
+        await self._quality.tell([*self.models, *(c.model for c in self._candidates.values())])
+
+    @property
+    def quality(self) -> Quality:
+        """What is compared with answers, and how."""
+        return self._quality
+
     def drain(self) -> None:
         """Say from now on that the service is not ready; requests are answered still."""
         self._draining = True
@@ -387,9 +417,12 @@ class Tracer:
         self._warnings = warnings
         self._metrics.store_warnings.set(len(warnings))
 
-    async def _texts_of(self, interactions: NDArray[np.void]) -> dict[int, str]:
-        """Return what stands behind the keys of interactions."""
-        keys = np.union1d(interactions["question_key"], interactions["skills_key"])
+    async def _texts_of(
+        self, interactions: NDArray[np.void], others: NDArray[np.uint64] = _NO_KEYS
+    ) -> dict[int, str]:
+        """Return what stands behind the keys of interactions, and others."""
+        of_answers = np.union1d(interactions["question_key"], interactions["skills_key"])
+        keys = np.union1d(of_answers, others)
         wanted = keys[keys != NO_KEY].tolist()
         texts: dict[int, str] = {}
         for first in range(0, len(wanted), _KEYS_TOGETHER):
@@ -408,7 +441,8 @@ class Tracer:
         """Ask a candidate what has been answered, and note how far it is from that."""
         try:
             past = await self._past(ask, [candidate])
-            scored = await self._pasts.score(candidate, _query_of(ask, candidate), past)
+            query = _query_of(ask, candidate)
+            scored = await self._pasts.score(candidate, query, past)
         except Exception as exc:  # a candidate may be anything; nobody waits for it
             log.warning(
                 "candidate_failed",
@@ -417,6 +451,7 @@ class Tracer:
             )
             self._metrics.candidate_asked.labels(candidate.name, "failed").inc()
             return
+        self._note(candidate, ask, query, past, scored)
         difference = abs(scored.p_correct - p_correct)
         self._metrics.candidate_difference.labels(candidate.name).observe(difference)
         self._metrics.candidate_asked.labels(candidate.name, "compared").inc()
@@ -477,6 +512,7 @@ class Tracer:
             )
             unseen += [u for u in unknown if u not in unseen]
         standing = past.standings[model.state_key]
+        self._note(model, ask, query, past, scored)
         is_empty = standing.kept == 0
         self._metrics.predictions.labels(model.name, "true" if is_empty else "false").inc()
         self._metrics.history_length.observe(standing.kept)
@@ -491,6 +527,14 @@ class Tracer:
             cold_start=is_empty,
             unseen=unseen,
         )
+
+    def _note(
+        self, model: ServedModel, ask: Ask, query: Query, past: Past, scored: Scored
+    ) -> None:
+        """Note what a model says of a stored user, to be compared with the answer."""
+        if past.user_id is not None:
+            standing, p_correct = past.standings[model.state_key], scored.p_correct
+            self._quality.note(model, past.user_id, ask.question_id, query, standing, p_correct)
 
     async def _knowledge_of(self, past: Past) -> Scored:
         """Run the knowledge model once a past, however many asks share it."""

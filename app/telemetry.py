@@ -179,6 +179,51 @@ class Metrics:
             "model",
             "result",
         )
+        self.forecasts = self._counter(
+            "kt_forecasts",
+            "Predictions that wait for their answers: kept, or lost on the way to the store.",
+            "result",
+        )
+        self.outcomes = self._counter(
+            "kt_outcomes",
+            "Predictions whose answer came: joined with it, or missed by the figures.",
+            "result",
+        )
+        self.quality_answers = self._gauge(
+            "kt_quality_answers", "Answers that the figures stand on.", "model", "version"
+        )
+        self.quality_auc = self._gauge(
+            "kt_quality_auc", "Area under the ROC curve, of these answers.", "model", "version"
+        )
+        self.quality_log_loss = self._gauge(
+            "kt_quality_log_loss", "Log loss in nats, of these answers.", "model", "version"
+        )
+        self.quality_calibration_error = self._gauge(
+            "kt_quality_calibration_error",
+            "Expected calibration error over 15 bins, of these answers.",
+            "model",
+            "version",
+        )
+        self.quality_correct_ratio = self._gauge(
+            "kt_quality_correct_ratio", "Share of these answers that were right.", "model", "version"
+        )
+        self.quality_predicted_mean = self._gauge(
+            "kt_quality_predicted_mean", "Mean prediction of these answers.", "model", "version"
+        )
+        self.quality_expected = self._gauge(
+            "kt_quality_expected",
+            "The same figures on the test split, as the artifact says.",
+            "model",
+            "version",
+            "figure",
+        )
+        self.input_drift = self._gauge(
+            "kt_input_drift",
+            "Population stability index of these answers beside the training split.",
+            "model",
+            "version",
+            "input",
+        )
         self.model = self._gauge(
             "kt_model_info",
             "1 for each artifact that answers, 0 for one that did.",
@@ -191,6 +236,10 @@ class Metrics:
         # There from the start: an increase is seen of what was there before.
         for result in ("done", "refused"):
             self.key_reloads.labels(result)
+        for result in ("kept", "lost"):
+            self.forecasts.labels(result)
+        for result in ("joined", "missed"):
+            self.outcomes.labels(result)
 
     def stage(self, name: str) -> _Stage:
         """Time a stage; stages that run one after the other add up in the request's own sum."""
@@ -199,6 +248,11 @@ class Metrics:
     def watched(self) -> _Watched:
         """Note whether the store answers."""
         return _Watched(self.store_up)
+
+    def foreseen(self, result: str, times: int) -> None:
+        """Note what became of forecasts, or of outcomes."""
+        counter = self.forecasts if result in ("kept", "lost") else self.outcomes
+        counter.labels(result).inc(times)
 
     def waited(self, name: str, spent_s: float, times: int = 1) -> None:
         """Note a stage timed elsewhere, as often as it was shared.
@@ -248,6 +302,11 @@ class _Labelled:
         if child is None:
             child = self._children[values] = self._metric.labels(*values)
         return child
+
+    def remove(self, *values: str) -> None:
+        """Tell nothing any more of these label values."""
+        if self._children.pop(values, None) is not None:
+            self._metric.remove(*values)
 
 
 def _labelled(metric: Any, labels: tuple[str, ...]) -> Any:

@@ -61,9 +61,23 @@ def _beside(user_id: str, export: Export) -> dict[str, Any]:
             }
             for call in found.calls
         ],
+        "forecasts": [
+            {
+                "question_id": export.texts.get(key),
+                "question_key": f"{key:016x}",
+                "model_key": f"{model_key:016x}",
+                "noted_s": noted_s,
+                "p_correct": p_correct,
+                "skill": skill,
+                "lag": lag,
+                "history": length,
+            }
+            for key, model_key, noted_s, p_correct, skill, lag, length, _ in found.forecasts.tolist()
+        ],
         "expires_in_ms": {
             "interactions": found.history_left_ms,
             "states": found.states_left_ms,
             "calls": found.calls_left_ms,
+            "forecasts": found.forecasts_left_ms,
         },
     }

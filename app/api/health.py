@@ -57,4 +57,5 @@ async def metrics(_: Measures, tracer: TracerDep, found: MetricsDep) -> Response
     await (
         tracer.readiness()
     )  # both are noted as they are asked: a scrape shows them as they are now
+    await tracer.tell_quality()
     return Response(generate_latest(found.registry), media_type=CONTENT_TYPE_LATEST)

@@ -10,7 +10,15 @@ from starlette.responses import Response
 from app.api import description
 from app.api.bodies import body_of
 from app.api.deps import UNHURRIED, Administers, ModelName, RolloutDep, TracerDep, WriterDep
-from app.api.schemas import ModelDetail, ModelList, ModelSummary, Offer, Version, Versions
+from app.api.schemas import (
+    ModelDetail,
+    ModelList,
+    ModelSummary,
+    Offer,
+    Quality,
+    Version,
+    Versions,
+)
 
 router = APIRouter(prefix="/models", tags=["models"])
 
@@ -44,6 +52,21 @@ async def model(name: ModelName, tracer: TracerDep, write: WriterDep) -> Respons
 async def versions(name: ModelName, rollout: RolloutDep, write: WriterDep) -> Response:
     """Which version answers, which one is its candidate, and which ones could be served."""
     return write(Versions.content_of(rollout.lineup(name)))
+
+
+@router.get(
+    "/{name}/quality",
+    summary="Tell how good the predictions of a model were",
+    response_model=Quality,
+    responses=description.responses(401, 404, 422, 429, 500, 503),
+)
+async def quality(name: ModelName, tracer: TracerDep, write: WriterDep) -> Response:
+    """Of the version that answers and of its candidate, over the newest answers.
+
+    Each prediction served for a stored user is compared with the answer that was recorded later, by
+    whichever server.
+    """
+    return write(Quality.content_of(await tracer.judged(name), tracer.quality))
 
 
 @router.put(

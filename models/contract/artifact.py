@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any, NoReturn, Self, get_origin, get_type_hints
 
 from models.contract.calibration import Calibration
+from models.contract.inputs import Inputs
 
 FORMAT = 1
 MANIFEST, SEQUENCE, STEP, ASK = "manifest.json", "sequence.onnx", "step.onnx", "ask.onnx"
@@ -85,6 +86,7 @@ class Manifest:
     parity: Mapping[str, Any]  # cases run and the largest difference from the trained network
     tools: Mapping[str, str]  # versions, and the opset
     calibration: Calibration = field(default_factory=Calibration)  # the graphs have it inside
+    inputs: Inputs = field(default_factory=Inputs)  # of the training split
     files: Mapping[str, str] = field(default_factory=dict)  # file -> SHA-256
     format: int = FORMAT
 
@@ -110,8 +112,9 @@ class Manifest:
         try:
             content["graphs"] = {k: _graph(g) for k, g in content["graphs"].items()}
             content["window"] = WindowRule(**content["window"])
-            # An artifact from before there was one says nothing of it.
+            # An artifact from before there were any says nothing of them.
             content["calibration"] = Calibration.of(content.get("calibration", {}))
+            content["inputs"] = Inputs.of(content.get("inputs", {}))
             manifest = cls(**content)
             _check_types(manifest)
             _check_types(manifest.window)

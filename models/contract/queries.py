@@ -47,12 +47,12 @@ class Queries:
             "question": self.question,
             "skills": self.skills,
             "response": np.full(len(self), UNKNOWN),
-            "lag_s": _lag_between(before_ms, self.asked_ms),
+            "lag_s": lag_between(before_ms, self.asked_ms),
             "elapsed_s": np.full(len(self), MISSING_S, np.float32),
         }
 
 
-def _lag_between(before_ms: NDArray[np.int64], asked_ms: NDArray[np.int64]) -> NDArray[np.float32]:
+def lag_between(before_ms: NDArray[np.int64], asked_ms: NDArray[np.int64]) -> NDArray[np.float32]:
     """Return `lags_s` of pairs, (B,)."""
     known = (before_ms != UNKNOWN_MS) & (asked_ms != UNKNOWN_MS)
     lag = np.where(known, np.maximum(asked_ms - before_ms, 0) / 1000, MISSING_S)
