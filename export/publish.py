@@ -17,6 +17,7 @@ import numpy as np
 
 from export import parity
 from export.card import card
+from export.inputs import inputs_of
 from export.sharing import share_weights
 from export.to_onnx import OPSET, graph_of, ports_of
 from models.contract.artifact import (
@@ -31,6 +32,7 @@ from models.contract.artifact import (
     sha256_of,
 )
 from models.contract.calibration import Calibration
+from models.contract.inputs import Inputs
 from models.evaluation.run import METRICS, Run, RunInvalid, open_run, read_json
 from models.nets.layers.times import LONGEST_S
 
@@ -53,7 +55,7 @@ def publish(folder: Path, out: Path, say: Say = print) -> Manifest:
         raise FileExistsError(f"{out} is there already; a version is never written over")
     run = open_run(folder)
     metrics, calibration = _metrics(run)
-    with _staged(out) as stage:
+    with staged(out) as stage:
         graphs: dict[str, Graph] = {}
         for names in (("sequence",), ("step", "ask"), ("remember", "recall", "begin")):
             found = _graphs_of(run, names)
@@ -73,13 +75,19 @@ def publish(folder: Path, out: Path, say: Say = print) -> Manifest:
             np.save(stage / START, run.network.start_carry().detach().numpy())
         run.vocabulary.save(stage / VOCABULARY)
         _save_golden(stage / GOLDEN, parity.golden(run))
-        manifest = _manifest(run, out, graphs, metrics, calibration, report)
+        inputs = inputs_of(run.data, run.seed, run.vocabulary, say, reads_lag=reads_lag(graphs))
+        manifest = _manifest(run, out, graphs, metrics, calibration, inputs, report)
         (stage / CARD).write_text(card(manifest), encoding="utf-8")
         files = {p.name: sha256_of(p) for p in sorted(stage.iterdir()) if p.name != MANIFEST}
         manifest = _with_files(manifest, files)
         manifest.save(stage)
         Manifest.load(stage).check_files(stage)
     return manifest
+
+
+def reads_lag(graphs: Mapping[str, Graph]) -> bool:
+    """Say whether a model reads the time since the answer before."""
+    return any(port.name == "lag_s" for port in graphs["sequence"].inputs)
 
 
 def _graphs_of(run: Run, names: Sequence[str]) -> dict[str, Graph]:
@@ -117,7 +125,7 @@ def _proved(say: Say, run: Run, stage: Path, graphs: dict[str, Graph], *names: s
 
 
 @contextmanager
-def _staged(out: Path) -> Iterator[Path]:
+def staged(out: Path) -> Iterator[Path]:
     """Give a folder beside `out` that becomes `out` at the end, or vanishes after an error."""
     out.parent.mkdir(parents=True, exist_ok=True)
     stage = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
@@ -160,6 +168,7 @@ def _manifest(
     graphs: dict[str, Graph],
     metrics: Mapping[str, Any],
     calibration: Calibration,
+    inputs: Inputs,
     report: Mapping[str, Any],
 ) -> Manifest:
     packages = ("torch", "onnx", "onnxscript", "onnxruntime", "numpy")
@@ -178,6 +187,7 @@ def _manifest(
         metrics=metrics,
         parity={**report, "tolerance": parity.TOLERANCE},
         calibration=calibration,
+        inputs=inputs,
         tools={"opset": str(OPSET), **{p: importlib.metadata.version(p) for p in packages}},
     )
 
