@@ -12,7 +12,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.typing import NDArray
 
 from app.asks import DECIMALS, Ask, Prediction, ref_of, selected, unseen_of
 from app.engine.many import ManyScore

@@ -170,7 +170,7 @@ class Quality:
         return found
 
     async def tell(self, models: Iterable[ServedModel]) -> None:
-        """Put the figures of models into the metrics; where the store is gone, those of before stay."""
+        """Put the figures of models into the metrics; without the store the old ones stay."""
         answer = {model.state_key: model for model in models}
         for state_key in self._told.keys() - answer.keys():
             self._forget(self._told.pop(state_key))

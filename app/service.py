@@ -528,9 +528,7 @@ class Tracer:
             unseen=unseen,
         )
 
-    def _note(
-        self, model: ServedModel, ask: Ask, query: Query, past: Past, scored: Scored
-    ) -> None:
+    def _note(self, model: ServedModel, ask: Ask, query: Query, past: Past, scored: Scored) -> None:
         """Note what a model says of a stored user, to be compared with the answer."""
         if past.user_id is not None:
             standing, p_correct = past.standings[model.state_key], scored.p_correct

@@ -205,7 +205,10 @@ class Metrics:
             "version",
         )
         self.quality_correct_ratio = self._gauge(
-            "kt_quality_correct_ratio", "Share of these answers that were right.", "model", "version"
+            "kt_quality_correct_ratio",
+            "Share of these answers that were right.",
+            "model",
+            "version",
         )
         self.quality_predicted_mean = self._gauge(
             "kt_quality_predicted_mean", "Mean prediction of these answers.", "model", "version"

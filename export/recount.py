@@ -1,16 +1,12 @@
 """Publish an artifact of before once more, with what its training split was like.
 
-python -m export.recount artifacts/dkt/3 artifacts/dkt/4
-
 Graphs, vocabulary and golden windows are the same files: nothing is exported or proved anew.
 """
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import shutil
-import sys
 from pathlib import Path
 
 from export.card import card
@@ -50,25 +46,3 @@ def recount(folder: Path, out: Path, say: Say = print) -> Manifest:
         manifest.save(stage)
         Manifest.load(stage).check_files(stage)
     return manifest
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """Publish by the command line; return the exit status."""
-    parser = argparse.ArgumentParser(
-        prog="python -m export.recount",
-        description="Publish an artifact once more, with what its training split was like.",
-    )
-    parser.add_argument("artifact", type=Path, help="artifact folder")
-    parser.add_argument("out", type=Path, help="artifact folder to make: <model>/<version>")
-    given = parser.parse_args(arguments)
-    try:
-        manifest = recount(given.artifact, given.out, lambda line: print(line, file=sys.stderr))
-    except (ValueError, OSError) as exc:
-        print(f"export: {exc}", file=sys.stderr)
-        return 1
-    print(f"{manifest.name} {manifest.version} is in {given.out}")
-    return 0
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

@@ -67,12 +67,9 @@ def _beside(user_id: str, export: Export) -> dict[str, Any]:
                 "question_key": f"{key:016x}",
                 "model_key": f"{model_key:016x}",
                 "noted_s": noted_s,
-                "p_correct": p_correct,
-                "skill": skill,
-                "lag": lag,
-                "history": length,
+                **dict(zip(("p_correct", "skill", "lag", "history"), asked, strict=False)),
             }
-            for key, model_key, noted_s, p_correct, skill, lag, length, _ in found.forecasts.tolist()
+            for key, model_key, noted_s, *asked in found.forecasts.tolist()
         ],
         "expires_in_ms": {
             "interactions": found.history_left_ms,

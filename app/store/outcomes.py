@@ -61,7 +61,7 @@ class Forecasts(Protocol):
         ...
 
     def note(self, user_id: str, model_key: int, forecasts: bytes) -> None:
-        """Keep forecasts of one model (`FORECAST`) soon. Where too many wait the oldest are lost."""
+        """Keep forecasts of one model (`FORECAST`) soon; the oldest are lost of too many."""
         ...
 
     async def outcomes(self, model_key: int) -> Outcomes:

@@ -63,7 +63,7 @@ class RedisOutcomes:
     # -- forecasts in --------------------------------------------------------------------------
 
     def note(self, user_id: str, model_key: int, forecasts: bytes) -> None:
-        """Keep forecasts of one model (`FORECAST`) soon. Where too many wait the oldest are lost."""
+        """Keep forecasts of one model (`FORECAST`) soon; the oldest are lost of too many."""
         self._know(model_key.to_bytes(8, "little"))
         self._wait(user_id, forecasts)
 

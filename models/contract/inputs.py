@@ -72,7 +72,9 @@ class Inputs:
     @classmethod
     def of(cls, content: Mapping[str, Any]) -> Self:
         """Make them of plain values, as JSON gives them; raises as the class does."""
-        plain = {k: tuple(v) if isinstance(v, list) else v for k, v in content.items()}
+        plain: dict[str, Any] = {
+            k: tuple(v) if isinstance(v, list) else v for k, v in content.items()
+        }
         if "skills" in plain:
             plain["skills"] = tuple(tuple(pair) for pair in plain["skills"])
         return cls(**plain)

@@ -14,6 +14,7 @@ import yaml
 
 from app import errors
 from app.main import create_app
+from app.quality import FIGURES
 from app.settings import Settings
 from app.telemetry import STAGES, Metrics
 
@@ -102,7 +103,8 @@ def test_alerts_ask_for_values_that_occur():
         "stage": {*STAGES},
         "route": {*routes},
         "kind": {"question", "skill"},
-        "result": {"done", "refused"},
+        "result": {"done", "refused", "kept", "lost", "joined", "missed"},
+        "figure": {*FIGURES},
     }
 
     asked = re.findall(r"(\w+)=\"([^\"]*)\"", " ".join(rule["expr"] for rule in rules()))

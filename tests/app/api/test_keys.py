@@ -47,6 +47,7 @@ NEEDED = {
     ("GET", "/models"): None,  # any key
     ("GET", "/models/{name}"): None,
     ("GET", "/models/{name}/versions"): None,
+    ("GET", "/models/{name}/quality"): None,
     ("PUT", "/models/{name}/current"): "admin",
     ("POST", "/models/{name}/rollback"): "admin",
     ("PUT", "/models/{name}/candidate"): "admin",

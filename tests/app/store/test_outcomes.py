@@ -1,0 +1,436 @@
+"""What a store promises of forecasts: each is compared once, with the answer that it was of."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+from collections import Counter
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from uuid import uuid4
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+from redis import Redis
+
+from app.records import Answer
+from app.settings import Settings
+from app.store.histories import Terms
+from app.store.keys import FORECASTS, OUTCOMES
+from app.store.opening import open_store
+from app.store.outcomes import FORECAST, KEPT_FORECAST
+from app.store.redis_histories import RedisHistories
+from app.store.redis_outcomes import RedisOutcomes
+from benchmarks.stores import clustered, one_server
+from models.contract.interaction import key_of
+from tests.app.store.conftest import KEEP
+from tests.app.store.test_faults import in_time, opened
+from tests.app.store.test_histories import add
+
+pytestmark = pytest.mark.anyio
+
+
+def a_model() -> int:
+    """A key that no other test has."""
+    return key_of(uuid4().hex)
+
+
+def forecast(model: int, question: str, p: float, *, length: int = 0) -> bytes:
+    return np.array([(key_of(question), model, p, 3, 2, length, 0)], FORECAST).tobytes()
+
+
+def note(store, user_id: str, model: int, question: str, p: float, *, length: int = 0) -> None:
+    store.outcomes.note(user_id, model, forecast(model, question, p, length=length))
+
+
+async def record(store, user_id: str, *answers: tuple[str, bool], **more):
+    """Record answers, question and whether it was right, under event ids where there are any."""
+    events = more.get("events", [None] * len(answers))
+    made = [
+        Answer(question_id=q, correct=c, event_id=e)
+        for (q, c), e in zip(answers, events, strict=True)
+    ]
+    return await add(store.histories, user_id, made, more.get("terms", Terms()))
+
+
+async def found(store, model: int) -> list[tuple[float, int]]:
+    """What was said, and what was answered."""
+    table = (await store.outcomes.outcomes(model)).table
+    return [(round(p, 4), right) for p, right in table[["p_correct", "right"]].tolist()]
+
+
+# -- one after the other ---------------------------------------------------------------------------
+
+
+async def test_a_forecast_is_compared_with_the_answer(store):
+    """Though nobody has waited for it to be kept, and with what it was asked on."""
+    user_id, model = uuid4().hex, a_model()
+    note(store, user_id, model, "q1", 0.25)
+
+    await record(store, user_id, ("q2", False), ("q1", True), ("q1", False))
+    outcomes = await store.outcomes.outcomes(model)
+
+    assert await found(store, model) == [(0.25, 1)]
+    assert outcomes.total == 1
+    assert outcomes.table[["skill", "lag", "length"]].tolist() == [(3, 2, 0)]
+
+
+async def test_the_newest_forecast_of_each_model_counts(store):
+    """Others of the question are gone with it; those of another question wait on."""
+    user_id, one, other = uuid4().hex, a_model(), a_model()
+    note(store, user_id, one, "q1", 0.1)
+    note(store, user_id, other, "q1", 0.2)
+    await store.outcomes.aclose()
+    note(store, user_id, one, "q1", 0.3)
+    note(store, user_id, one, "q2", 0.4)
+
+    await record(store, user_id, ("q1", True))
+    await record(store, user_id, ("q1", False))
+    waiting = (await store.histories.everything(user_id)).forecasts
+
+    assert (await found(store, one), await found(store, other)) == ([(0.3, 1)], [(0.2, 1)])
+    assert waiting["p_correct"].round(4).tolist() == [np.float32(0.4).round(4)]
+
+
+async def test_what_is_not_recorded_is_compared_with_nothing(store):
+    """An event that is there already, a call that comes again, a history that has changed."""
+    user_id, model = uuid4().hex, a_model()
+    await record(store, user_id, ("q1", True), events=["e1"])
+    terms = Terms(call_key="k")
+    await record(store, user_id, ("q1", True), terms=terms)
+    note(store, user_id, model, "q1", 0.5)
+
+    await record(store, user_id, ("q1", True), events=["e1"])
+    again = await record(store, user_id, ("q1", True), terms=terms)
+
+    assert again.is_repeated
+    assert await found(store, model) == []
+    await record(store, user_id, ("q1", False), events=["e2"], terms=Terms(call_key="l"))
+    again = await record(store, user_id, ("q1", False), events=["e2"], terms=Terms(call_key="l"))
+    assert (again.recorded, again.is_repeated) == (1, True)
+    assert await found(store, model) == [(0.5, 0)]
+
+
+async def test_a_late_answer_that_is_put_where_it_belongs_is_compared(store):
+    """It is an answer as any other."""
+    user_id, model = uuid4().hex, a_model()
+    inserting = RedisHistories(
+        store.histories._client, KEEP, "redis", late="insert", outcomes=store.outcomes
+    )
+    await add(inserting, user_id, [Answer(question_id="q2", correct=True, asked_ms=2000)])
+    note(store, user_id, model, "q1", 0.5, length=1)
+
+    await add(inserting, user_id, [Answer(question_id="q1", correct=True, asked_ms=1000)])
+
+    assert await found(store, model) == [(0.5, 1)]
+
+
+async def test_nothing_is_left_of_a_forgotten_user(store):
+    """Not of what was kept, nor of what waited to be; outcomes name no user and stay."""
+    user_id, model = uuid4().hex, a_model()
+    note(store, user_id, model, "q1", 0.5)
+    await record(store, user_id, ("q1", True))
+    note(store, user_id, model, "q1", 0.6, length=1)
+    await store.outcomes.aclose()
+    note(store, user_id, model, "q2", 0.7, length=1)
+
+    await store.histories.forget(user_id)
+    await store.outcomes.aclose()
+    left = await store.histories._client.redis.keys(f"kt:*{user_id}*")
+
+    assert left == []
+    assert await found(store, model) == [(0.5, 1)]
+
+
+async def test_a_forecast_outlives_no_history(redis_socket):
+    """One that a server keeps too late: another one has forgotten the user."""
+    given = Settings(redis_url=f"unix://{redis_socket}")
+    user_id, model = uuid4().hex, a_model()
+    async with open_store(given) as one, open_store(given) as other:
+        await record(one, user_id, ("q1", True))
+        note(one, user_id, model, "q1", 0.5, length=1)
+
+        await other.histories.forget(user_id)
+        await one.outcomes.aclose()
+        left = await one.histories._client.redis.keys(f"kt:*{user_id}*")
+
+    assert left == []
+
+
+async def test_a_ring_holds_the_newest(store):
+    """Over its own beginning, in order; what went before is counted."""
+    model, told = a_model(), Counter()
+    client = store.histories._client
+    outcomes = RedisOutcomes(client, 60, lambda what, n: told.update({what: n}), most=8)
+    histories = RedisHistories(client, KEEP, "redis", outcomes=outcomes)
+    user_id = uuid4().hex
+    for number in range(21):
+        outcomes.note(user_id, model, forecast(model, f"q{number}", number / 100))
+    for first, last in ((0, 3), (3, 4), (4, 14), (14, 21)):
+        answers = [Answer(question_id=f"q{n}", correct=True) for n in range(first, last)]
+        await add(histories, user_id, answers)
+        newest = await outcomes.outcomes(model)
+        expected = [n / 100 for n in range(last)][-8:]
+
+        assert newest.table["p_correct"].round(4).tolist() == np.float32(expected).round(4).tolist()
+        assert newest.total == last
+    assert told == {"kept": 21, "joined": 21}
+
+
+async def test_of_a_user_the_newest_forecasts_are_kept(store):
+    """However many questions are asked of him in one call."""
+    user_id, model = uuid4().hex, a_model()
+    store.outcomes.note(
+        user_id, model, b"".join(forecast(model, f"q{n}", 0.5) for n in range(3000))
+    )
+    await store.outcomes.aclose()
+
+    kept = (await store.histories.everything(user_id)).forecasts
+    await record(store, user_id, ("q0", True), ("q2999", True))
+
+    assert len(kept) == 1024
+    assert kept["question_key"][-1] == key_of("q2999")
+    assert await found(store, model) == [(0.5, 1)]
+
+
+async def test_forecasts_are_gone_when_their_time_is_over(opened):
+    """By themselves, and a first time of asking is no reason to keep them for longer."""
+    store = await opened(quality_within_s=60)
+    user_id = uuid4().hex
+    note(store, user_id, a_model(), "q1", 0.5)
+    await store.outcomes.aclose()
+
+    everything = await store.histories.everything(user_id)
+
+    assert 0 < everything.forecasts_left_ms <= 60_000
+
+
+# -- what goes wrong -------------------------------------------------------------------------------
+
+
+async def test_what_spoils_forecasts_harms_no_recording(store):
+    """A key that is not ours, in place of forecasts or of a ring: the answer is recorded."""
+    user_id, model = uuid4().hex, a_model()
+    redis = store.histories._client.redis
+    ring = OUTCOMES % model.to_bytes(8, "little").hex()
+    await redis.hset(ring, "x", "y")
+    note(store, user_id, model, "q1", 0.5)
+
+    done = await record(store, user_id, ("q1", True))
+    await redis.unlink(ring)
+    await redis.hset(FORECASTS % user_id, "x", "y")
+    note(store, user_id, model, "q1", 0.5)
+    again = await record(store, user_id, ("q1", True))
+
+    assert (done.recorded, again.recorded) == (1, 1)
+    assert await found(store, model) == []
+
+
+async def test_what_a_store_that_is_gone_has_missed_is_counted():
+    """Forecasts are lost, not waited for; later ones are kept again."""
+    told: Counter = Counter()
+    user_id, model = uuid4().hex, a_model()
+    with one_server() as node:
+        given = Settings(redis_url=f"redis://127.0.0.1:{node.port}", redis_timeout_ms=500)
+        count = lambda what, n: told.update({what: n})  # noqa: E731
+        async with open_store(given, tell_of_outcomes=count) as store:
+            await record(store, user_id, ("q0", True))
+            node.kill()
+            note(store, user_id, model, "q1", 0.5, length=1)
+            await store.outcomes.aclose()
+            lost = told["lost"]
+            node.start()
+            await in_time(store.histories.ping)
+            note(store, user_id, model, "q2", 0.6, length=1)
+            await record(store, user_id, ("q2", True))
+            joined = await found(store, model)
+
+    assert lost == 1
+    assert joined == [(0.6, 1)]
+
+
+HOLD = """
+import asyncio, sys
+import numpy as np
+from app.records import Answer, records_of
+from app.settings import Settings
+from app.store.opening import open_store
+from app.store.outcomes import FORECAST
+from models.contract.interaction import key_of
+
+async def main():
+    async with open_store(Settings(data_dir=sys.argv[1])) as store:
+        for i in range(100000):
+            one = np.array([(key_of(f"q{i}"), 7, i % 100 / 100, 2, 0, 0, 0)], FORECAST)
+            store.outcomes.note("u", 7, one.tobytes())
+            records = records_of([Answer(question_id=f"q{i}", correct=True)])
+            await store.histories.append("u", records.interactions, records.texts)
+            print(i + 1, flush=True)
+
+asyncio.run(main())
+"""
+
+
+async def test_an_acknowledged_answer_is_in_the_ring_whatever_dies(tmp_path):
+    """Server and store by SIGKILL: each answer is there with its forecast, and none twice."""
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(tmp_path)], stdout=subprocess.PIPE, text=True
+    ) as parent:
+        acknowledged = 0
+        for line in parent.stdout:
+            acknowledged = int(line)
+            if acknowledged == 40:
+                parent.kill()
+    async with open_store(Settings(data_dir=tmp_path)) as store:
+        outcomes = await store.outcomes.outcomes(7)
+        stored = await store.histories.read("u", 4096)
+
+    assert acknowledged <= outcomes.total == stored.length <= acknowledged + 1
+    expected = np.arange(outcomes.total, dtype=np.float32) % 100 / 100
+    np.testing.assert_allclose(outcomes.table["p_correct"], expected, atol=1e-6)
+
+
+# -- several servers -------------------------------------------------------------------------------
+
+
+async def test_in_a_cluster_rings_and_users_lie_apart():
+    """Whoever has the user gives the outcome back, and it is put where the ring is."""
+    users, models = [uuid4().hex for _ in range(8)], [a_model() for _ in range(4)]
+    with clustered(2, with_replicas=False) as cluster:
+        async with opened(cluster.url) as one, opened(cluster.url) as other:
+            for user_id in users:
+                for number, model in enumerate(models):
+                    note(one, user_id, model, "q1", number / 10)
+            await one.outcomes.aclose()
+            for at, user_id in enumerate(users):
+                await in_time(lambda: record(other, user_id, ("q1", at % 2 == 0)))  # noqa: B023
+            joined = [await found(one, model) for model in models]
+            rings = {cluster.master_of(OUTCOMES % m.to_bytes(8, "little").hex()) for m in models}
+            homes = {cluster.master_of(FORECASTS % user_id) for user_id in users}
+
+    assert len(rings | homes) == 2
+    for number, outcomes in enumerate(joined):
+        assert Counter(outcomes) == {(number / 10, 1): 4, (number / 10, 0): 4}
+
+
+@dataclass
+class User:
+    """What a store should hold of a user's forecasts: question, model, chance, is it fresh."""
+
+    id: str = field(default_factory=lambda: uuid4().hex)
+    events: set[str] = field(default_factory=set)
+    answers: int = 0
+    forecasts: list[tuple[str, int, float, bool]] = field(default_factory=list)
+
+    def joined(self, questions: dict[str, bool]) -> list[tuple[int, float, int]]:
+        """Take the forecasts of questions: what becomes of the newest of each model."""
+        newest = {(q, m): (p, fresh) for q, m, p, fresh in self.forecasts if q in questions}
+        self.forecasts = [one for one in self.forecasts if one[0] not in questions]
+        return [(m, p, int(questions[q])) for (q, m), (p, fresh) in newest.items() if fresh]
+
+
+QUESTIONS = st.sampled_from(["q0", "q1", "q2"])
+ANSWERED = st.tuples(QUESTIONS, st.booleans(), st.sampled_from([None, "e0", "e1", "e2"]))
+USER, SERVER = st.integers(0, 1), st.integers(0, 1)
+STEPS = st.lists(
+    st.one_of(
+        st.tuples(st.just("note"), SERVER, USER, QUESTIONS, st.integers(0, 1)),
+        st.tuples(st.just("note"), SERVER, USER, QUESTIONS, st.integers(0, 1)),
+        st.tuples(st.just("record"), SERVER, USER, st.lists(ANSWERED, min_size=1, max_size=3)),
+        st.tuples(st.just("forget"), SERVER, USER),
+        st.tuples(st.just("age"), USER),
+        st.tuples(st.just("restart"), SERVER),
+    ),
+    max_size=30,
+)
+
+
+class Servers:
+    """Two servers on one store, and what it should hold."""
+
+    def __init__(self, socket) -> None:
+        self.settings = Settings(redis_url=f"unix://{socket}", quality_within_s=1000)
+        self.redis = Redis(unix_socket_path=str(socket))
+        self.users = [User(), User()]
+        self.models = [a_model(), a_model()]
+        self.expected: Counter = Counter()
+        self.noted = 0
+        self.stacks = [AsyncExitStack(), AsyncExitStack()]
+        self.stores: list = [None, None]
+
+    async def restart(self, server: int) -> None:
+        await self.stacks[server].aclose()
+        self.stores[server] = await self.stacks[server].enter_async_context(
+            open_store(self.settings)
+        )
+
+    async def note(self, server: int, user: int, question: str, model: int) -> None:
+        """Say something; the other server hears of it before it does anything."""
+        self.noted += 1
+        one, p = self.users[user], self.noted / 1000
+        length = min(one.answers, 1)
+        note(self.stores[server], one.id, self.models[model], question, p, length=length)
+        one.forecasts.append((question, model, p, True))
+        await self.stores[1 - server].outcomes.aclose()
+
+    async def record(self, server: int, user: int, given: list) -> None:
+        one = self.users[user]
+        await self.stores[1 - server].outcomes.aclose()
+        answers, questions = [], {}
+        for question, correct, event in given:
+            answers.append(Answer(question_id=question, correct=correct, event_id=event))
+            if event is None or event not in one.events:
+                questions.setdefault(question, correct)
+                one.answers += 1
+            one.events |= {event} - {None}
+        await add(self.stores[server].histories, one.id, answers)
+        self.expected.update(one.joined(questions))
+
+    async def forget(self, server: int, user: int) -> None:
+        await self.stores[1 - server].outcomes.aclose()
+        await self.stores[server].histories.forget(self.users[user].id)
+        self.users[user] = User(id=self.users[user].id)
+
+    async def age(self, user: int) -> None:
+        """Let more time go by than forecasts wait."""
+        for store in self.stores:
+            await store.outcomes.aclose()
+        one = self.users[user]
+        kept = np.frombuffer(self.redis.get(FORECASTS % one.id) or b"", KEPT_FORECAST).copy()
+        if len(kept):
+            kept["noted_s"] -= 1001
+            self.redis.setrange(FORECASTS % one.id, 0, kept.tobytes())
+        one.forecasts = [(q, m, p, False) for q, m, p, _ in one.forecasts]
+
+    async def joined(self) -> Counter:
+        counted: Counter = Counter()
+        for number, model in enumerate(self.models):
+            counted.update((number, p, right) for p, right in await found(self.stores[0], model))
+        return counted
+
+
+@settings(
+    max_examples=40,
+    deadline=None,
+    phases=[Phase.explicit, Phase.reuse, Phase.generate],
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(steps=STEPS)
+def test_every_answer_is_compared_once_with_the_newest_forecast_in_time(redis_socket, steps):
+    """Whoever says it, whoever records it, whatever is repeated, forgotten, stopped or too old."""
+
+    async def run() -> tuple[Counter, Counter]:
+        servers = Servers(redis_socket)
+        async with servers.stacks[0], servers.stacks[1]:
+            for server in (0, 1):
+                await servers.restart(server)
+            for name, *arguments in steps:
+                await getattr(servers, name)(*arguments)
+            return await servers.joined(), servers.expected
+
+    joined, expected = asyncio.run(run())
+
+    assert joined == expected
