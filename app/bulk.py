@@ -176,11 +176,10 @@ class Bulk:
         assert part.crowd is not None
         assert part.queries is not None
         assert isinstance(part.score, ManyScore)
-        asks = part.asks[: len(part.places)]
         self._quality.note_all(
             part.model,
-            [ask.user_id or "" for ask in asks],
-            [ask.question_id for ask in asks],
+            part.crowd.user_ids,
+            [ask.question_id for ask in part.asks],
             part.queries,
             np.array(part.of_user),
             part.crowd.standings,

@@ -127,29 +127,31 @@ class Quality:
         p_correct: NDArray[np.floating],
         served: Sequence[int],
     ) -> None:
-        """Note what has been said of many; `rows` are each one's of `standings`.
+        """Note what has been said of many; `rows` say whose each is, in `user_ids` and `standings`.
 
-        Only those `served` count, by their places in all columns but `standings`.
+        Only those `served` count, by their places in the other columns.
         """
         newest_ms = np.full(len(standings.table), UNKNOWN_MS)
         has_any = standings.rows > 0
         ends = np.cumsum(standings.rows)[has_any]
         newest_ms[has_any] = standings.interactions["asked_ms"][ends - 1]
-        model_key = known_key(model.state_key)
         places = np.array(served)
+        places = places[np.argsort(rows[places], kind="stable")]  # one user's after the other's
         of = rows[places]
+        model_key = known_key(model.state_key)
         forecasts = np.zeros(len(places), FORECAST)
-        forecasts["question_key"] = [known_key(question_ids[place]) for place in served]
+        forecasts["question_key"] = [known_key(question_ids[place]) for place in places.tolist()]
         forecasts["model_key"] = model_key
         forecasts["p_correct"] = p_correct[places]
         forecasts["skill"] = queries.skills[places, 0]
         forecasts["lag"] = lag_buckets(lag_between(newest_ms[of], queries.asked_ms[places]))
         forecasts["length"] = length_buckets(standings.table["kept"][of])
         content, size = forecasts.tobytes(), FORECAST.itemsize
-        for at, place in enumerate(served):
-            if self._is_among(user_ids[place]):
-                one = content[at * size : (at + 1) * size]
-                self._forecasts.note(user_ids[place], model_key, one)
+        firsts = np.flatnonzero(np.r_[True, np.diff(of) != 0]).tolist()
+        for first, end in zip(firsts, [*firsts[1:], len(of)], strict=True):
+            user_id = user_ids[of[first]]
+            if self._is_among(user_id):
+                self._forecasts.note(user_id, model_key, content[first * size : end * size])
 
     def _is_among(self, user_id: str) -> bool:
         """Say whether forecasts of a user are noted: the same ones every time, on every server."""

@@ -31,7 +31,7 @@ _HEADER = struct.Struct("<4sIQ")
 _MARK = b"KTQ1"
 
 _MOST = 10_000
-_OF_A_USER = 1024  # forecasts of one user, at most; cut when a quarter more are there
+_OF_A_USER = 1024  # forecasts of one user; cut to these when there are twice as many
 _TOGETHER = 128  # users in one script, as of states
 _WAITING_BYTES = 65_536 * FORECAST.itemsize
 _PAUSE_S = 0.1  # between trips: each is a write that the store may have to sync

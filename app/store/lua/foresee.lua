@@ -4,23 +4,34 @@
 -- then, for each two keys, forecasts without their time.
 -- Returns how many were kept.
 local TIMELESS, LENGTH = FORECAST - 4, 26  -- bytes, and which of them says how long the history was
+local APART = "(" .. string.rep(".", 16) .. ")(" .. string.rep(".", TIMELESS - 16) .. ")"
 local life_s, most = tonumber(ARGV[1]), tonumber(ARGV[2])
-local now, kept = struct.pack("<I4", redis.call("TIME")[1]), 0
-for i = 1, #KEYS, 2 do
-  local forecasts, new, timed = KEYS[i + 1], ARGV[2 + (i + 1) / 2], {}
-  local is_there = redis.pcall("STRLEN", KEYS[i]) ~= 0
-  for at = math.max(1, #new - most * TIMELESS + 1), #new, TIMELESS do
-    if is_there or new:byte(at + LENGTH - 1) == 0 then
-      timed[#timed + 1] = new:sub(at, at + 15) .. now .. new:sub(at + 16, at + TIMELESS - 1)
+local now = struct.pack("<I4", redis.call("TIME")[1])
+local TIMED = "%1" .. now:gsub("%%", "%%%%") .. "%2"
+
+-- Those of a user of whom nothing was known then.
+local function of_nobody(forecasts)
+  local found = {}
+  for at = 1, #forecasts, TIMELESS do
+    if forecasts:byte(at + LENGTH - 1) == 0 then
+      found[#found + 1] = forecasts:sub(at, at + TIMELESS - 1)
     end
   end
-  local size = #timed > 0 and redis.pcall("APPEND", forecasts, table.concat(timed))
+  return table.concat(found)
+end
+
+local kept = 0
+for i = 1, #KEYS, 2 do
+  local forecasts, new = KEYS[i + 1], ARGV[2 + (i + 1) / 2]
+  if redis.pcall("STRLEN", KEYS[i]) == 0 then new = of_nobody(new) end
+  new = new:sub(-most * TIMELESS)
+  local size = #new > 0 and redis.pcall("APPEND", forecasts, (new:gsub(APART, TIMED)))
   if type(size) == "number" then
-    if size > most * 1.25 * FORECAST then
+    if size > most * 2 * FORECAST then
       redis.call("SET", forecasts, redis.call("GETRANGE", forecasts, -most * FORECAST, -1))
     end
     redis.call("EXPIRE", forecasts, life_s)
-    kept = kept + #timed
+    kept = kept + #new / TIMELESS
   end
 end
 return kept
