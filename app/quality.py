@@ -177,8 +177,8 @@ class Quality:
         for state_key in self._told.keys() - answer.keys():
             self._forget(self._told.pop(state_key))
             self._figures.pop(state_key, None)
-        with suppress(TracerError):
-            for state_key, model in answer.items():
+        for state_key, model in answer.items():
+            with suppress(TracerError):
                 self._show(model, await self.figures(model))
                 self._told[state_key] = model
 

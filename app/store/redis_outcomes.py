@@ -82,7 +82,7 @@ class RedisOutcomes:
             with self._under_way([user_id]):
                 yield forecasts
         except (StoreApart, StoreUnavailable):
-            self._wait(user_id, forecasts)
+            self._wait(user_id, forecasts, is_older=True)
             raise
 
     def were_kept(self, forecasts: int) -> None:
@@ -157,8 +157,9 @@ class RedisOutcomes:
                 del self._rings[next(iter(self._rings))]
             self._rings[model_key] = _ring(model_key)
 
-    def _wait(self, user_id: str, forecasts: bytes) -> None:
-        self._waiting.setdefault(user_id, []).append(forecasts)
+    def _wait(self, user_id: str, forecasts: bytes, *, is_older: bool = False) -> None:
+        waiting = self._waiting.setdefault(user_id, [])
+        waiting.insert(0 if is_older else len(waiting), forecasts)
         self._waiting_bytes += len(forecasts)
         while self._waiting_bytes > _WAITING_BYTES:
             self._count("lost", self._take(next(iter(self._waiting))))
@@ -215,15 +216,20 @@ class RedisOutcomes:
 
     async def _keep(self, users: Sequence[str], forecasts: Sequence[bytes]) -> None:
         each = [(one,) for one in forecasts]
-        kept, all_of_them = 0, sum(map(len, forecasts)) // FORECAST.itemsize
+        kept = lost = 0
         for part, at in await self._crowd.run(self._foresee, users, self._common, each):
-            if isinstance(part, TracerError):
-                log.warning("forecasts_not_kept", extra={"users": len(at), "code": part.code})
+            count = sum(len(forecasts[place]) for place in at) // FORECAST.itemsize
+            if not isinstance(part, TracerError):
+                kept, lost = kept + sum(part), lost + count - sum(part)
+            elif isinstance(part, StoreUnavailable) and not self._closing.is_set():
+                for place in at:  # until the store is back
+                    self._wait(users[place], forecasts[place], is_older=True)
             else:
-                kept += sum(part)
+                log.warning("forecasts_not_kept", extra={"forecasts": count, "code": part.code})
+                lost += count
         self._tell("kept", kept)
-        if kept < all_of_them:
-            self._tell("lost", all_of_them - kept)
+        if lost:
+            self._tell("lost", lost)
 
     async def _put_into(self, model_key: bytes, outcomes: Sequence[bytes]) -> bool:
         self._know(model_key)

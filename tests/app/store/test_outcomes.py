@@ -8,6 +8,7 @@ import sys
 from collections import Counter
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from uuid import uuid4
 
 import numpy as np
@@ -16,6 +17,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from redis import Redis
 
+from app.errors import StoreUnavailable
 from app.records import Answer
 from app.settings import Settings
 from app.store.histories import Terms
@@ -229,27 +231,45 @@ async def test_what_spoils_forecasts_harms_no_recording(store):
     assert await found(store, model) == []
 
 
-async def test_what_a_store_that_is_gone_has_missed_is_counted():
-    """Forecasts are lost, not waited for; later ones are kept again."""
+async def test_while_a_store_is_gone_forecasts_wait():
+    """It has not seen them, and nor has it the answer that could not be recorded."""
     told: Counter = Counter()
-    user_id, model = uuid4().hex, a_model()
+    users, model = [uuid4().hex, uuid4().hex], a_model()
     with one_server() as node:
         given = Settings(redis_url=f"redis://127.0.0.1:{node.port}", redis_timeout_ms=500)
-        count = lambda what, n: told.update({what: n})  # noqa: E731
-        async with open_store(given, tell_of_outcomes=count) as store:
-            await record(store, user_id, ("q0", True))
+        async with open_store(given, tell_of_outcomes=partial(count, told)) as store:
+            for user_id in users:
+                await record(store, user_id, ("q0", True))
             node.kill()
-            note(store, user_id, model, "q1", 0.5, length=1)
-            await store.outcomes.aclose()
-            lost = told["lost"]
+            for number, user_id in enumerate(users):
+                note(store, user_id, model, "q1", 0.1 + number / 10, length=1)
+                note(store, user_id, model, "q1", 0.3 + number / 10, length=1)
+            with pytest.raises(StoreUnavailable):
+                await record(store, users[0], ("q1", True))
             node.start()
-            await in_time(store.histories.ping)
-            note(store, user_id, model, "q2", 0.6, length=1)
-            await record(store, user_id, ("q2", True))
+            for user_id in users:
+                await in_time(lambda: record(store, user_id, ("q1", True), events=["e"]))  # noqa: B023
             joined = await found(store, model)
 
-    assert lost == 1
-    assert joined == [(0.6, 1)]
+    assert sorted(joined) == [(0.3, 1), (0.4, 1)]
+    assert told == {"kept": 4, "joined": 2}
+
+
+async def test_what_a_store_that_does_not_come_back_has_missed_is_counted():
+    """A server that stops does not wait for it."""
+    told: Counter = Counter()
+    with one_server() as node:
+        given = Settings(redis_url=f"redis://127.0.0.1:{node.port}", redis_timeout_ms=500)
+        async with open_store(given, tell_of_outcomes=partial(count, told)) as store:
+            await record(store, "u", ("q0", True))
+            node.kill()
+            note(store, "u", a_model(), "q1", 0.5, length=1)
+
+    assert told["lost"] == 1
+
+
+def count(told: Counter, what: str, times: int) -> None:
+    told[what] += times
 
 
 HOLD = """
