@@ -53,7 +53,7 @@ def publish(folder: Path, out: Path, say: Say = print) -> Manifest:
         raise FileExistsError(f"{out} is there already; a version is never written over")
     run = open_run(folder)
     metrics, calibration = _metrics(run)
-    with _staged(out) as stage:
+    with staged(out) as stage:
         graphs: dict[str, Graph] = {}
         for names in (("sequence",), ("step", "ask"), ("remember", "recall", "begin")):
             found = _graphs_of(run, names)
@@ -117,7 +117,7 @@ def _proved(say: Say, run: Run, stage: Path, graphs: dict[str, Graph], *names: s
 
 
 @contextmanager
-def _staged(out: Path) -> Iterator[Path]:
+def staged(out: Path) -> Iterator[Path]:
     """Give a folder beside `out` that becomes `out` at the end, or vanishes after an error."""
     out.parent.mkdir(parents=True, exist_ok=True)
     stage = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
