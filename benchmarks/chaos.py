@@ -32,7 +32,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from app.settings import Settings
-from app.store.keys import HISTORY
+from app.store.keys import HISTORY, user_key
 from benchmarks.callers import Caller, Seen, wrong_of
 from benchmarks.report import machine
 from benchmarks.server import ROOT, OwnServer, start, stop
@@ -158,7 +158,7 @@ def _master_killed(world: World) -> None:
 
 def _is_on_killed(world: World, user_id: str) -> bool:
     store: Clustered = world.store
-    return store.master_of(HISTORY % user_id) is store.master_of("kt:t1")
+    return store.master_of(user_key(HISTORY, user_id)) is store.master_of("kt:t1")
 
 
 @contextmanager

@@ -48,7 +48,7 @@ from app.store.histories import (
     Terms,
     Version,
 )
-from app.store.keys import BESIDE, CALLS, HISTORY, STATES
+from app.store.keys import BESIDE, CALLS, HISTORY, STATES, user_key
 from app.store.packed import NO_ELAPSED, NO_TIME, packed, unpacked
 from app.store.redis_client import RedisClient, Script
 from models.contract.interaction import NO_KEY, UNKNOWN_MS
@@ -170,10 +170,10 @@ class RedisHistories:
         self, script: Script, user_id: str, terms: Terms, content: bytes, *arguments: Any
     ) -> Sequence[Any]:
         """Return the call of a script behind `change`."""
-        keys = [HISTORY % user_id, BESIDE % user_id]
+        keys = [user_key(HISTORY, user_id), user_key(BESIDE, user_id)]
         call = b""
         if terms.call_key is not None:
-            keys.append(CALLS % user_id)
+            keys.append(user_key(CALLS, user_id))
             call = _digest(terms.call_key.encode()) + _digest(content)
         wanted = _versions(terms.meant), _versions(terms.not_meant)
         return (
@@ -196,7 +196,7 @@ class RedisHistories:
                 pipe.evalsha(self._note.sha, 1, _TEXTS, *noted)
             if self._min_replicas:
                 # WAIT is for what this connection wrote: where nothing was, for this.
-                pipe.set(BESIDE % user_id, b"", px=1)
+                pipe.set(user_key(BESIDE, user_id), b"", px=1)
             pipe.evalsha(*call)
             if self._min_replicas:
                 pipe.execute_command("WAIT", self._min_replicas, self._replicas_wait_ms)
@@ -211,7 +211,9 @@ class RedisHistories:
                 await self._client.with_scripts(note, redis)
             return done, waited
 
-        done, replicas = await self._client.ask(run, key=HISTORY % user_id, repeat=is_repeatable)
+        done, replicas = await self._client.ask(
+            run, key=user_key(HISTORY, user_id), repeat=is_repeatable
+        )
         found = _accepted(done)
         if replicas < self._min_replicas:
             raise StoreUnavailable(
@@ -233,7 +235,7 @@ class RedisHistories:
             pipe = redis.pipeline(transaction=False)
             pipe.evalsha(self._note.sha, 1, _TEXTS, *noted)
             if min_replicas:
-                pipe.set(BESIDE % _TEXTS, b"", px=1)  # as for answers
+                pipe.set(user_key(BESIDE, _TEXTS), b"", px=1)  # as for answers
                 pipe.execute_command("WAIT", min_replicas, self._replicas_wait_ms)
             return int((await pipe.execute())[-1])
 
@@ -254,7 +256,7 @@ class RedisHistories:
 
     async def everything(self, user_id: str) -> Everything:
         """Return all that is kept of a user, as of one moment."""
-        keys = HISTORY % user_id, STATES % user_id, CALLS % user_id
+        keys = user_key(HISTORY, user_id), user_key(STATES, user_id), user_key(CALLS, user_id)
         name, gone, records, form, left, states, calls = await self._client.ask(
             lambda redis: redis.evalsha(self._export.sha, 3, *keys), key=keys[0], repeat=True
         )
@@ -285,7 +287,7 @@ class RedisHistories:
     async def forget(self, user_id: str) -> bool:
         """Delete everything kept of a user; True if there was anything."""
         # The history first: a state that is written meanwhile finds none, and is not kept.
-        keys = HISTORY % user_id, STATES % user_id, CALLS % user_id
+        keys = user_key(HISTORY, user_id), user_key(STATES, user_id), user_key(CALLS, user_id)
         return bool(
             await self._client.ask(lambda redis: redis.unlink(*keys), key=keys[0], repeat=True)
         )
@@ -325,8 +327,8 @@ class RedisHistories:
     async def _slice(self, user_id: str, start: str, limit: int) -> Page:
         arguments = (start, str(limit), str(self._keep))
         records, first, kept, total, form, name = await self._client.ask(
-            lambda redis: redis.evalsha(self._read.sha, 1, HISTORY % user_id, *arguments),
-            key=HISTORY % user_id,
+            lambda redis: redis.evalsha(self._read.sha, 1, user_key(HISTORY, user_id), *arguments),
+            key=user_key(HISTORY, user_id),
             repeat=True,
         )
         interactions = unpacked(records, form)

@@ -21,7 +21,7 @@ import numpy as np
 from redis.asyncio import Redis
 
 from app.errors import Overloaded, StoreCorrupt, TracerError
-from app.store.keys import HISTORY, STATES
+from app.store.keys import HISTORY, STATES, user_key
 from app.store.packed import unpacked_all
 from app.store.redis_client import RedisClient, Script, StoreApart
 from app.store.states import STANDING, UNREACHED, Known, Standing, Standings, StateRule
@@ -73,7 +73,7 @@ class RedisStates:
 
     async def stand(self, user_id: str, rule: StateRule, known: Known | None = None) -> Standing:
         """Return how a user stands, in a round trip shared with all who ask meanwhile."""
-        place = self._client.servers.place_of(HISTORY % user_id)
+        place = self._client.servers.place_of(user_key(HISTORY, user_id))
         if place not in self._trips:
             self._trips[place] = Trips(
                 self._standings, most=_TOGETHER, max_waiting=self._max_waiting
@@ -206,7 +206,9 @@ class RedisStates:
                 self._is_apart = True
         places: dict[str, list[int]] = {}
         for at, user_id in enumerate(users):
-            places.setdefault(self._client.servers.place_of(HISTORY % user_id), []).append(at)
+            places.setdefault(self._client.servers.place_of(user_key(HISTORY, user_id)), []).append(
+                at
+            )
         calls = [_call(script, [u], common, [one]) for u, one in zip(users, each, strict=True)]
         return await asyncio.gather(
             *(self._asked([calls[i] for i in at], users, at) for at in places.values())
@@ -226,7 +228,7 @@ class RedisStates:
             return await pipe.execute()
 
         try:
-            found = await self._client.ask(sent, key=HISTORY % users[at[0]], repeat=True)
+            found = await self._client.ask(sent, key=user_key(HISTORY, users[at[0]]), repeat=True)
         except TracerError as exc:
             return exc, [*at]
         return found, [*at]
@@ -235,5 +237,5 @@ class RedisStates:
 def _call(
     script: Script, users: Sequence[str], common: _Arguments, each: Sequence[_Arguments]
 ) -> _Arguments:
-    keys = [template % user_id for user_id in users for template in (HISTORY, STATES)]
+    keys = [user_key(kind, user_id) for user_id in users for kind in (HISTORY, STATES)]
     return (script.sha, len(keys), *keys, *common, *(part for one in each for part in one))

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import httpx
 
-from app.store.keys import HISTORY
+from app.store.keys import HISTORY, user_key
 from benchmarks.stores import clustered, one_server, until
 
 INLINE = {"history": [{"question_id": "8", "correct": True}], "question_id": "17"}
@@ -92,7 +92,7 @@ def test_in_a_batch_only_those_on_a_server_that_is_gone_are_refused(serve):
         gone, there = cluster.masters
         if cluster.master_of("kt:t1") is gone:
             gone, there = there, gone
-        theirs = {u for u in users if cluster.master_of(HISTORY % u) is gone}
+        theirs = {u for u in users if cluster.master_of(user_key(HISTORY, u)) is gone}
         gone.kill()
         items = [{"user_id": u, "question_id": "17"} for u in users]
         for knowledge_state in (True, False):

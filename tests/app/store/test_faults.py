@@ -17,7 +17,7 @@ from redis.crc import key_slot
 
 from app.errors import StoreFull, StoreReadOnly, StoreUnavailable
 from app.settings import Settings
-from app.store.keys import HISTORY
+from app.store.keys import HISTORY, user_key
 from app.store.opening import Store, open_store
 from benchmarks.stores import Node, clustered, one_server, until, watched
 from tests.app.store.proxy import a_proxy
@@ -321,7 +321,7 @@ def on(master: Node, store: Store, count: int = 3) -> list[str]:
     found: list[str] = []
     while len(found) < count:
         user_id = uuid4().hex
-        if str(master.port) in store.histories._client.servers.place_of(HISTORY % user_id):
+        if str(master.port) in store.histories._client.servers.place_of(user_key(HISTORY, user_id)):
             found.append(user_id)
     return found
 
@@ -367,7 +367,7 @@ async def test_users_are_found_where_their_slot_has_gone():
             old, new = cluster.masters
             names = [m.redis.execute_command("CLUSTER", "MYID") for m in cluster.masters]
             (user_id,) = on(old, store, 1)
-            slot = key_slot((HISTORY % user_id).encode())
+            slot = key_slot(user_key(HISTORY, user_id).encode())
             new.redis.execute_command("CLUSTER", "SETSLOT", slot, "IMPORTING", names[0])
             old.redis.execute_command("CLUSTER", "SETSLOT", slot, "MIGRATING", names[1])
             writing = asyncio.create_task(add(store.histories, user_id, answers(0, 3)))
@@ -380,4 +380,6 @@ async def test_users_are_found_where_their_slot_has_gone():
             assert (await writing).length == 3
             assert (await reading).total in (0, 3)
             assert (await store.histories.read(user_id, 10)).length == 3
-            assert str(new.port) in store.histories._client.servers.place_of(HISTORY % user_id)
+            assert str(new.port) in store.histories._client.servers.place_of(
+                user_key(HISTORY, user_id)
+            )
