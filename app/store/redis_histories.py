@@ -50,12 +50,12 @@ from app.store.histories import (
 )
 from app.store.keys import BESIDE, CALLS, HISTORY, STATES, user_key
 from app.store.packed import NO_ELAPSED, NO_TIME, packed, unpacked
-from app.store.redis_client import RedisClient, Script
+from app.store.redis_client import RedisClient, Script, StoreApart
 from models.contract.interaction import NO_KEY, UNKNOWN_MS
 
 _TEXTS, _PING = "kt:t1", "kt:ping%s"
 
-_NOTED = 65_536  # keys of texts that a process remembers to have kept, in a cluster
+_NOTED = 65_536  # keys of texts that a process remembers to have kept apart from answers
 
 _OF_STATE = struct.Struct("<4s4sqq")
 _OF_CALL = struct.Struct("<q16s")
@@ -92,6 +92,7 @@ class RedisHistories:
         self._min_replicas = min_replicas
         self._replicas_wait_ms = round(500 * longest_s)  # shorter than the connection waits
         self._noted: set[int] = set()  # keys whose texts are kept, as far as this process knows
+        self._is_apart = client.servers.is_cluster  # a plain client finds it out by a refusal
         self._keep = keep
         self._kind = kind
         self._late = late
@@ -132,23 +133,28 @@ class RedisHistories:
 
         Event keys are compared with what is still held. Where the connection breaks before the
         answer, nobody knows whether they were added: they are sent again only where that is
-        harmless, for the call has a key, or each of them an event key.
+        harmless, for the call has a key, or each of them an event key. Texts that there is no room
+        for keep answers out too: they go in the same step, or before where they lie elsewhere.
         """
         has_keys = bool((interactions["event_key"] != NO_KEY).all())
-        records = packed(interactions)
-        call = self._change(
-            self._append, user_id, terms, b"append" + records, records, self._late, self._life_s
-        )
         noted: list[Any] = [part for key, text in texts.items() for part in (_packed(key), text)]
-        if self._client.servers.is_cluster:
-            await self._note_first(noted, texts)
-            noted = []
         # Terms that a call has changed itself would refuse it the second time.
         is_harmless = has_keys and terms.meant is None and terms.not_meant is None
         is_repeatable = is_harmless or terms.call_key is not None
-        found = await self._changed(user_id, call, is_repeatable, noted)
-        recorded, duplicates, length, version, late, *again = found
-        return Recorded(recorded, duplicates, length, _version(version), late, bool(again))
+        records = packed(interactions)
+        given = (records, self._late, self._life_s)
+        content = b"append" + records
+        if not self._is_apart:
+            call = self._change(
+                self._append, user_id, terms, content, *given, *noted, more=[_TEXTS]
+            )
+            try:
+                return _recorded(await self._changed(user_id, call, is_repeatable))
+            except StoreApart:
+                self._is_apart = True
+        await self._note_first(noted, texts)
+        call = self._change(self._append, user_id, terms, content, *given)
+        return _recorded(await self._changed(user_id, call, is_repeatable))
 
     async def amend(
         self, user_id: str, number: int, amendment: Amendment, terms: Terms = FREELY
@@ -167,14 +173,21 @@ class RedisHistories:
         return Amended(unpacked(record, form), _version(version), bool(again))
 
     def _change(
-        self, script: Script, user_id: str, terms: Terms, content: bytes, *arguments: Any
+        self,
+        script: Script,
+        user_id: str,
+        terms: Terms,
+        content: bytes,
+        *arguments: Any,
+        more: Sequence[str] = (),
     ) -> Sequence[Any]:
-        """Return the call of a script behind `change`."""
+        """Return the call of a script behind `change`, with `more` keys behind its own."""
         keys = [user_key(HISTORY, user_id), user_key(BESIDE, user_id)]
         call = b""
         if terms.call_key is not None:
             keys.append(user_key(CALLS, user_id))
             call = _digest(terms.call_key.encode()) + _digest(content)
+        keys += more
         wanted = _versions(terms.meant), _versions(terms.not_meant)
         return (
             *(script.sha, len(keys), *keys),
@@ -182,33 +195,21 @@ class RedisHistories:
             *arguments,
         )
 
-    async def _changed(
-        self, user_id: str, call: Sequence[Any], is_repeatable: bool, noted: Sequence[Any] = ()
-    ) -> list[Any]:
-        """Return what a script has done, and, before it, keep texts on the same server."""
-
-        async def note(redis: Redis) -> None:
-            await redis.evalsha(self._note.sha, 1, _TEXTS, *noted)
+    async def _changed(self, user_id: str, call: Sequence[Any], is_repeatable: bool) -> list[Any]:
+        """Return what a script has done."""
 
         async def run(redis: Redis) -> Any:
+            if not self._min_replicas:
+                return await redis.evalsha(*call), 0
             pipe = redis.pipeline(transaction=False)
-            if noted:
-                pipe.evalsha(self._note.sha, 1, _TEXTS, *noted)
-            if self._min_replicas:
-                # WAIT is for what this connection wrote: where nothing was, for this.
-                pipe.set(user_key(BESIDE, user_id), b"", px=1)
+            # WAIT is for what this connection wrote: where nothing was, for this.
+            pipe.set(user_key(BESIDE, user_id), b"", px=1)
             pipe.evalsha(*call)
-            if self._min_replicas:
-                pipe.execute_command("WAIT", self._min_replicas, self._replicas_wait_ms)
-            answers = await pipe.execute(raise_on_error=False)
-            waited = answers.pop() if self._min_replicas else 0
-            done = answers.pop()
+            pipe.execute_command("WAIT", self._min_replicas, self._replicas_wait_ms)
+            _, done, waited = await pipe.execute(raise_on_error=False)
             for failed in (done, waited):
                 if isinstance(failed, Exception):
                     raise failed
-            if noted and isinstance(answers[0], Exception):
-                # The answers are kept: only their names are owed.
-                await self._client.with_scripts(note, redis)
             return done, waited
 
         done, replicas = await self._client.ask(
@@ -361,6 +362,11 @@ def _versions(versions: Sequence[Version] | Literal["*"] | None) -> bytes:
     if versions == "*":
         return b"*"
     return b"=" + b"".join(v.name + _packed(v.total) for v in versions)
+
+
+def _recorded(found: Sequence[Any]) -> Recorded:
+    recorded, duplicates, length, version, late, *again = found
+    return Recorded(recorded, duplicates, length, _version(version), late, bool(again))
 
 
 def _accepted(found: list[Any]) -> list[Any]:

@@ -1,6 +1,7 @@
 -- Add records to a user's history: all of them, but for those whose event key is there already.
 -- KEYS, ARGV 1-5: see change.lua; ARGV 6: records in the widest form, 7: what becomes of those that are
--- late ("append", "refuse", "insert"), 8: seconds that the history lives then, 0 for ever.
+-- late ("append", "refuse", "insert"), 8: seconds that the history lives then, 0 for ever; and, where
+-- texts are kept on the same server, the key of those as the last, and from ARGV 9 on key, text, ...
 -- Returns {records added, duplicates left out, records kept now, version, late ones}; or "reused",
 -- "changed", "late" and how many are.
 -- A record is late where its question was asked before the newest known time that comes before it.
@@ -67,6 +68,8 @@ for at = 1, #new, WIDEST do
   end
 end
 if #late > 0 and late_rule == "refuse" then return {"late", #late} end
+-- Here, in the first of all writes: a server that has no room refuses it, and all that would follow.
+for i = 9, #ARGV, 2 do redis.call("HSETNX", KEYS[#KEYS], ARGV[i], ARGV[i + 1]) end
 local more = late_rule == "insert" and #added + #late or #added
 local count, total = held + more, gone + held + more
 if more == 0 then

@@ -16,6 +16,7 @@ import uvloop
 from redis.crc import key_slot
 
 from app.errors import StoreFull, StoreReadOnly, StoreUnavailable
+from app.records import records_of
 from app.settings import Settings
 from app.store.keys import HISTORY, user_key
 from app.store.opening import Store, open_store
@@ -198,6 +199,32 @@ async def test_a_full_server_answers_reads(node):
             assert (standing.total, standing.state) == (3, b"")
         finally:
             node.redis.config_set("maxmemory", "0")
+
+
+async def test_a_server_without_room_for_all_of_a_call_records_none_of_it(node):
+    """Texts that are read in make room for answers behind them: those are not kept without."""
+    refused, recorded = 0, 0
+    async with opened(url_of(node)) as store:
+        try:
+            for spare in range(0, 2_000_000, 50_000):
+                user_id = uuid4().hex
+                records = records_of(answers(0, 2))
+                more = {spare + n: f"{user_id}-{n}".ljust(2000) for n in range(300)}
+                texts = more | dict(records.texts)
+                used = node.redis.info("memory")["used_memory"]
+                node.redis.config_set("maxmemory", used + spare)
+                try:
+                    await store.histories.append(user_id, records.interactions, texts)
+                except StoreFull:
+                    refused += 1
+                    assert (await store.histories.read(user_id, 10)).length == 0
+                else:
+                    recorded += 1
+                    assert await store.histories.texts(texts) == texts
+        finally:
+            node.redis.config_set("maxmemory", "0")
+
+    assert min(refused, recorded) > 0
 
 
 async def test_a_replica_answers_reads_and_names_itself_to_writers(node):
