@@ -17,7 +17,7 @@ import orjson
 from starlette.types import Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
-from app.api.edge import NO_ROUTE, QUIET, request_id
+from app.api.edge import NO_ROUTE, QUIET, SAFE, request_id
 from app.api.heads import BoundedHeads
 from app.api.problems import MEDIA_TYPE, HeadTooLarge, problem_of
 from app.errors import Overloaded
@@ -50,6 +50,7 @@ class Room:
         self._length = len(self._before) + len(self._after)
         self._head = STATUS_LINE[problem["status"]] + (
             f"content-type: {MEDIA_TYPE}\r\nretry-after: {problem['retry_after_s']}\r\n".encode()
+            + b"".join([b"%s: %s\r\n" % header for header in SAFE])
         )
         self._requests = metrics.requests.labels(NO_ROUTE, "any", str(problem["status"]))
         self._problems = metrics.problems.labels(problem["code"])
