@@ -154,6 +154,9 @@ class Metrics:
         self.store_warnings = self._gauge(
             "kt_store_warnings", "Ways in which the store may lose what it has acknowledged."
         )
+        self.store_refuses_writes = self._gauge(
+            "kt_store_refuses_writes", "1 while the store answers and takes no writes."
+        )
         self.servers_gone = self._gauge(
             "kt_store_servers_gone", "Servers of the store that do not do what they should."
         )

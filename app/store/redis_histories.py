@@ -34,6 +34,7 @@ from app.errors import (
     TracerError,
 )
 from app.store.durability import Durability, durability_of
+from app.store.failures import translated
 from app.store.histories import (
     FREELY,
     Amended,
@@ -294,10 +295,11 @@ class RedisHistories:
         )
 
     async def ping(self) -> Durability:
-        """Return when the store, or a server of its cluster, answers and would take a write.
+        """Return when the store, or a server of its cluster, answers.
 
-        Says how it keeps what it is given, of several servers the one that keeps it worst. That is
-        asked anew each time: a server that comes back may be another one.
+        Says how it keeps what it is given, of several servers the one that keeps it worst, and why
+        one of them takes no writes. That is asked anew each time: a server that comes back may be
+        another one.
         """
 
         async def run(redis: Redis, key: str) -> Any:
@@ -307,10 +309,12 @@ class RedisHistories:
             for section in ("persistence", "memory"):
                 pipe.info(section)
             written, forbidden, *info = await pipe.execute(raise_on_error=False)
-            for one in (written, forbidden):
+            refusal = _refusal(written)
+            for one in (forbidden, None if refusal else written):
                 if isinstance(one, Exception):
                     raise one
-            return forbidden, durability_of(*info, has_lifetimes=self._life_s > 0)
+            durability = durability_of(*info, has_lifetimes=self._life_s > 0)
+            return forbidden, durability._replace(refusal=refusal)
 
         told = await self._client.ask_each(run, _PING)
         answered: list[tuple[list[bytes], Durability]] = [
@@ -323,7 +327,9 @@ class RedisHistories:
                 f"the user of KT_REDIS_URL may not {', '.join(forbidden)}; "
                 "docs/operations.md has the rule that lets it"
             )
-        return max((how for _, how in answered), key=lambda how: len(how.warnings))
+        worst = max((how for _, how in answered), key=lambda how: len(how.warnings))
+        refusals = (how.refusal for _, how in answered if how.refusal is not None)
+        return worst._replace(refusal=next(refusals, None))
 
     async def _slice(self, user_id: str, start: str, limit: int) -> Page:
         arguments = (start, str(limit), str(self._keep))
@@ -375,6 +381,14 @@ def _accepted(found: list[Any]) -> list[Any]:
     if word in _REFUSALS:
         raise _REFUSALS[word](*more)
     return found
+
+
+def _refusal(written: Any) -> str | None:
+    """Say why a server that has answered takes no writes just now; None for any other reason."""
+    if not isinstance(written, Exception):
+        return None
+    found = translated(written, is_repeatable=True)
+    return str(found) if isinstance(found, StoreFull | StoreReadOnly) else None
 
 
 def _pairs(flat: Sequence[bytes]) -> Iterable[tuple[bytes, bytes]]:
