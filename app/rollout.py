@@ -231,9 +231,16 @@ class Rollout:
             if opened is not None and opened not in self._in_use():
                 await engine.opener.close(opened)
             raise VersionRefused(str(exc)) from exc
+        before = self._candidates
         self._engine, self._candidates, self.tracer = engine, candidates, tracer
+        self._tell_candidates(before)
         if self._is_draining:
             tracer.drain()
+
+    def _tell_candidates(self, before: Mapping[str, Candidate]) -> None:
+        now = {candidate.model for candidate in self._candidates.values()}
+        for model in now | {candidate.model for candidate in before.values()}:
+            self._meter.tries(model.name, model.version, model.manifest.network, is_on=model in now)
 
     def _in_use(self) -> list[ServedModel]:
         return [*self._engine.models.values(), *(c.model for c in self._candidates.values())]

@@ -184,10 +184,11 @@ class Metrics:
         )
         self.model = self._gauge(
             "kt_model_info",
-            "1 for each artifact that answers, 0 for one that did.",
+            "1 for each artifact that answers or is a candidate, 0 for one that did or was.",
             "model",
             "version",
             "network",
+            "role",
         )
         for stage in STAGES:
             self.stage_duration.labels(stage)

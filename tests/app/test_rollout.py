@@ -268,6 +268,25 @@ def test_a_candidate_that_is_compared_answers_nobody(client):
     assert difference == pytest.approx(abs(ask(client)["p_correct"] - alone["p_correct"]), abs=1e-6)
 
 
+def test_the_metrics_tell_a_candidate_from_what_is_served(client):
+    """For as long as it is one, whether it answers or is compared."""
+
+    def roles() -> set[tuple[str, str]]:
+        series = samples(client)["kt_model_info"].items()
+        found = [(dict(labels), value) for labels, value in series]
+        return {(d["version"], d["role"]) for d, value in found if d["model"] == NAME and value}
+
+    assert roles() == {("1", "current")}
+    change(client, "PUT", "candidate", version="2", compare=True).raise_for_status()
+    assert roles() == {("1", "current"), ("2", "candidate")}
+    change(client, "PUT", "current", version="2").raise_for_status()
+    assert roles() - {("1", "current")} == {("2", "current")}  # the old one ends in a while
+    change(client, "PUT", "candidate", version="1", share=0.5).raise_for_status()
+    assert roles() >= {("2", "current"), ("1", "candidate")}
+    change(client, "DELETE", "candidate").raise_for_status()
+    assert ("1", "candidate") not in roles()
+
+
 @pytest.mark.parametrize(
     "body",
     [
