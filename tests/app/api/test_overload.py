@@ -115,6 +115,7 @@ def test_whoever_watches_over_the_process_is_always_let_in(serve):
         assert client.get("/models").status_code == 429
         assert [client.get(p).status_code for p in ("/livez", "/readyz?x=1")] == [200, 200]
         found = samples(client)
+    until(lambda: in_progress(client) == 0)
     with Line(client) as line:  # nor do they take a place
         line.send(b"GET /metrics HTTP/1.1\r\nhost: here\r\n\r\n" * 20)
         assert client.post("/predict", json=ASK).status_code == 200
