@@ -89,6 +89,7 @@ def main(arguments: list[str] | None = None) -> int:
             http=Door,
             log_config=None,
             access_log=False,
+            proxy_headers=False,  # nothing here asks whence a request comes
             server_header=False,
             timeout_graceful_shutdown=max(1, round(settings.drain_s)),
         )

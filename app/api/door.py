@@ -20,6 +20,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 from app.api.edge import NO_ROUTE, QUIET, request_id
 from app.api.heads import BoundedHeads
 from app.api.problems import MEDIA_TYPE, HeadTooLarge, problem_of
+from app.api.whole import WholeAnswer
 from app.errors import Overloaded
 from app.telemetry import Metrics
 
@@ -157,7 +158,7 @@ class Door(BoundedHeads):
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         self._answering = asyncio.current_task()
         try:
-            await self._service(scope, receive, send)
+            await self._service(scope, receive, WholeAnswer(send.__self__))  # type: ignore[attr-defined]
         except asyncio.CancelledError:
             if not self._has_left:
                 raise
