@@ -79,7 +79,8 @@ class Caller:
         """Return an ask that names its user as he is stored."""
         if ask.user_id is None:
             return ask
-        return ask._replace(user_id=self.user(ask.user_id))
+        name = self.user(ask.user_id)
+        return ask if name is ask.user_id else ask._replace(user_id=name)
 
 
 class Bucket:
