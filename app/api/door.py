@@ -157,11 +157,13 @@ class Door(BoundedHeads):
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         self._answering = asyncio.current_task()
+        cycle = send.__self__  # type: ignore[attr-defined]
         try:
-            await self._service(scope, receive, WholeAnswer(send.__self__))  # type: ignore[attr-defined]
+            await self._service(scope, receive, WholeAnswer(cycle))
         except asyncio.CancelledError:
             if not self._has_left:
                 raise
+            cycle.disconnected = True  # of requests sent ahead uvicorn tells the last one only
         finally:
             self._answering = None
 
