@@ -20,7 +20,7 @@ from app.errors import ScoringFailed, StoreCorrupt, StoreUnavailable
 from app.pasts import Crowd, Past, Pasts
 from app.quality import Quality
 from app.store.states import SPOILT, UNREACHED
-from app.telemetry import Metrics, observe_all
+from app.telemetry import Metrics
 from models.contract.interaction import UNKNOWN_MS
 from models.contract.queries import Queries
 
@@ -214,7 +214,7 @@ class Bulk:
         for label, times in (("true", cold), ("false", len(found) - cold)):
             if times:
                 self._metrics.predictions.labels(model.name, label).inc(times)
-        observe_all(self._metrics.history_length, lengths)
+        self._metrics.history_length.observe_all(lengths)
         for one in found:
             for unseen in one["unseen"]:
                 self._metrics.unseen.labels(unseen.kind).inc()

@@ -19,11 +19,15 @@ class EngineMeter:
 
     def serves(self, name: str, version: str, network: str) -> None:
         """A version of a model answers."""
-        self._metrics.model.labels(name, version, network).set(1)
+        self._metrics.model.labels(name, version, network, "current").set(1)
 
     def retired(self, name: str, version: str, network: str) -> None:
         """A version of a model answers no more, and is closed."""
-        self._metrics.model.labels(name, version, network).set(0)
+        self._metrics.model.labels(name, version, network, "current").set(0)
+
+    def tries(self, name: str, version: str, network: str, *, is_on: bool) -> None:
+        """A version of a model is a candidate, or is one no more."""
+        self._metrics.model.labels(name, version, network, "candidate").set(is_on)
 
     def queue_changed(self, model: str, more: int) -> None:
         """So many more windows wait for a run than before, or fewer."""

@@ -25,7 +25,8 @@ from models.contract.window import History, window_start
 
 log = logging.getLogger(__name__)
 
-_SETS_KEPT = 65_536
+_SETS_BYTES = 16_000_000
+_A_SET_BYTES, _A_MEMBER_BYTES = 250, 46  # with its place in a dictionary; a number, and where it is
 
 
 @dataclass(slots=True, kw_only=True)
@@ -55,6 +56,30 @@ class Crowd:
         return standing
 
 
+class SkillSets:
+    """Members of skill sets, in so many bytes at most: then all are forgotten, and met again."""
+
+    def __init__(self, max_bytes: int) -> None:
+        self.nbytes = 0
+        self._max_bytes = max_bytes
+        self._sets: dict[int, tuple[int, ...]] = {}
+
+    def among(self, keys: Iterable[int]) -> dict[int, tuple[int, ...]]:
+        """Return the members of those of these sets that are known."""
+        return {k: self._sets[k] for k in keys if k in self._sets}
+
+    def keep(self, sets: Mapping[int, tuple[int, ...]]) -> None:
+        """Know these, as far as there is room."""
+        for key, members in sets.items():
+            more = _A_SET_BYTES + _A_MEMBER_BYTES * len(members)
+            if self.nbytes + more > self._max_bytes:
+                self._sets.clear()
+                self.nbytes = 0
+            if key not in self._sets and more <= self._max_bytes:
+                self._sets[key] = members
+                self.nbytes += more
+
+
 class Pasts:
     """Reads how users stand, runs models from there, and keeps the states that come of it.
 
@@ -74,7 +99,7 @@ class Pasts:
         self._states = states
         self._metrics = metrics
         self._rules = {m.state_key: _state_rule(m) for m in models}
-        self._sets: dict[int, tuple[int, ...]] = {}
+        self._sets = SkillSets(_SETS_BYTES)
 
     async def of_user(self, user_id: str, models: Sequence[ServedModel]) -> Past:
         """Read what these models need of a user."""
@@ -152,12 +177,10 @@ class Pasts:
 
     async def _named_sets(self, keys: set[int]) -> dict[int, tuple[int, ...]]:
         """Return the members of skill sets; what a key stands for never changes, so it is kept."""
-        known = {k: self._sets[k] for k in keys if k in self._sets}
+        known = self._sets.among(keys)
         if missing := keys - known.keys():
             found = _members(missing, await self._histories.texts(missing))
-            if len(self._sets) + len(found) > _SETS_KEPT:  # others may wait here: they have theirs
-                self._sets.clear()
-            self._sets |= found
+            self._sets.keep(found)
             known |= found
         return known
 

@@ -83,7 +83,7 @@ class Rollout:
         model = self._engine.model(name)
         try:
             there = [f.name for f in versions_of(self._settings.artifact_dir).get(name, [])]
-        except (ArtifactInvalid, OSError):  # the folder is gone; what is open is served on
+        except ArtifactInvalid:  # the folder is gone; what is open is served on
             there = []
         return Lineup(model.version, self._before.get(name), self._candidates.get(name), there)
 
@@ -168,7 +168,7 @@ class Rollout:
             await asyncio.sleep(self._settings.follow_artifacts_s)
             try:
                 newest = newest_versions(self._settings.artifact_dir)
-            except (ArtifactInvalid, OSError) as exc:
+            except ArtifactInvalid as exc:
                 log.warning("artifacts_not_read", extra={"reason": str(exc)})
                 continue
             for folder in newest:
@@ -204,7 +204,12 @@ class Rollout:
             self._newest[name] = version
 
     async def _opened(self, name: str, version: str) -> ServedModel:
-        there = versions_of(self._settings.artifact_dir).get(name, [])
+        try:
+            there = versions_of(self._settings.artifact_dir).get(name, [])
+        except ArtifactInvalid as exc:
+            raise VersionUnknown(
+                f"version {version!r} of {name!r} is not to be had: {exc}"
+            ) from exc
         folder = next((f for f in there if f.name == version), None)
         if folder is None:
             names = ", ".join(f.name for f in there) or "none"
@@ -226,9 +231,16 @@ class Rollout:
             if opened is not None and opened not in self._in_use():
                 await engine.opener.close(opened)
             raise VersionRefused(str(exc)) from exc
+        before = self._candidates
         self._engine, self._candidates, self.tracer = engine, candidates, tracer
+        self._tell_candidates(before)
         if self._is_draining:
             tracer.drain()
+
+    def _tell_candidates(self, before: Mapping[str, Candidate]) -> None:
+        now = {candidate.model for candidate in self._candidates.values()}
+        for model in now | {candidate.model for candidate in before.values()}:
+            self._meter.tries(model.name, model.version, model.manifest.network, is_on=model in now)
 
     def _in_use(self) -> list[ServedModel]:
         return [*self._engine.models.values(), *(c.model for c in self._candidates.values())]

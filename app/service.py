@@ -56,6 +56,7 @@ log = logging.getLogger(__name__)
 _KEYS_TOGETHER = 1000  # a store that is asked for more holds up everybody else
 
 _NO_KEYS = np.empty(0, np.uint64)
+_UNRECORDED = "store: predictions are answered, and nothing is recorded"
 
 NOBODYS = Query(question=UNSEEN, skills=(UNSEEN,))
 """A question that no model knows."""
@@ -114,7 +115,7 @@ class Readiness:
     """Whether requests may come, and the parts that decide it."""
 
     reasons: list[str]  # why not; empty when ready
-    warnings: list[str]  # what may be lost
+    warnings: list[str]  # what may be lost, or is not recorded
     draining: bool
     models: list[ModelRef]
     provider: Mapping[str, Any]
@@ -166,6 +167,7 @@ class Tracer:
         self._late_rule = settings.late_answers
         self._must_be_durable = settings.require_durable
         self._warnings: list[str] = []
+        self._refusal: str | None = None  # why the store takes no writes
         self._draining = False
         self._default = _required(engine, settings.default_model, "KT_DEFAULT_MODEL")
         self._knowledge = _required(engine, settings.knowledge_model, "KT_KNOWLEDGE_MODEL")
@@ -371,9 +373,9 @@ class Tracer:
 
     async def start(self) -> None:
         """Ask the store for the first time; raise `StoreNotDurable` where it must be and is not."""
-        readiness = await self.readiness()
-        if self._must_be_durable and readiness.warnings:
-            raise StoreNotDurable("; ".join(readiness.warnings))
+        await self.readiness()
+        if self._must_be_durable and self._warnings:
+            raise StoreNotDurable("; ".join(self._warnings))
 
     async def readiness(self) -> Readiness:
         """Ask the store, and say whether requests may come."""
@@ -388,15 +390,23 @@ class Tracer:
         store = {**self._histories.describe(), "answers": answers}
         self._metrics.servers_gone.set(store.get("servers_gone", int(not answers)))
         if answers:
-            store |= {"persistence": durability.persistence, "eviction": durability.eviction}
+            store |= {
+                "persistence": durability.persistence,
+                "eviction": durability.eviction,
+                "takes_writes": durability.refusal is None,
+            }
             self._warn(durability.warnings)
+            self._refuses(durability.refusal)
         if self._must_be_durable:
             reasons += [f"store: {warning}" for warning in self._warnings]
+        is_read_only = answers and self._refusal is not None
+        self._metrics.store_refuses_writes.set(is_read_only)
+        unrecorded = [f"{_UNRECORDED}: {self._refusal}"] if is_read_only else []
         self._metrics.ready.set(not reasons)
         provider = self._engine.provider
         return Readiness(
             reasons=reasons,
-            warnings=self._warnings,
+            warnings=[*self._warnings, *unrecorded],
             draining=self._draining,
             models=[ref_of(m) for m in self.models],
             provider={
@@ -416,6 +426,14 @@ class Tracer:
             log.log(level, "store_durability", extra={"warnings": warnings})
         self._warnings = warnings
         self._metrics.store_warnings.set(len(warnings))
+
+    def _refuses(self, refusal: str | None) -> None:
+        """Say whether answers can be recorded, where that is new."""
+        if refusal is not None and refusal != self._refusal:
+            log.warning("store_takes_no_writes", extra={"why": refusal})
+        if refusal is None and self._refusal is not None:
+            log.info("store_takes_writes")
+        self._refusal = refusal
 
     async def _texts_of(
         self, interactions: NDArray[np.void], others: NDArray[np.uint64] = _NO_KEYS

@@ -31,7 +31,7 @@ from rich.table import Table
 
 from app.engine.artifact import open_artifact
 from app.engine.versions import newest_versions
-from app.store.keys import HISTORY, STATES
+from app.store.keys import HISTORY, STATES, user_key
 from benchmarks.generator import drawn_loop, each_once, post
 from benchmarks.report import machine
 from benchmarks.server import ROOT, OwnServer, own_server
@@ -86,7 +86,7 @@ def stored() -> dict[str, Any]:
             path = f"/users/{user_id}/interactions"
             parts = [answers[i : i + at_once] for i in range(0, ANSWERS, at_once)]
             each_once(server.url, [post(server.url, path, {"interactions": p}) for p in parts])
-            used = store.memory_usage(HISTORY % user_id, samples=0)
+            used = store.memory_usage(user_key(HISTORY, user_id), samples=0)
             histories[way] = {"bytes": used, "an_interaction": round(used / ANSWERS, 2)}
         states = {
             model: _state_bytes(server, store, user_id, model, questions[0])
@@ -103,7 +103,7 @@ def _state_bytes(
     server: OwnServer, store: Redis, user_id: str, model: str, question_id: str
 ) -> int | None:
     """Return what the state of one user and model takes; None where the model keeps none."""
-    key = STATES % user_id
+    key = user_key(STATES, user_id)
     store.delete(key)
     ask = {"user_id": user_id, "question_id": question_id, "model": model}
     each_once(server.url, [post(server.url, "/predict", {**ask, "knowledge_state": False})])

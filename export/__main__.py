@@ -1,9 +1,6 @@
 """Publish a trained run as an artifact.
 
 python -m export runs/last-query-assist2017 artifacts/last_query/1
-python -m export artifacts/last_query/1 artifacts/last_query/2
-
-The second form publishes an artifact of before once more, with what its training split was like.
 """
 
 from __future__ import annotations
@@ -13,8 +10,6 @@ import sys
 from pathlib import Path
 
 from export.publish import publish
-from export.recount import recount
-from models.contract.artifact import MANIFEST
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -23,14 +18,13 @@ def main(arguments: list[str] | None = None) -> int:
         prog="python -m export",
         description="Export a run, prove it against its network, and publish it.",
     )
-    parser.add_argument("run", type=Path, help="run folder, or an artifact to count inputs for")
+    parser.add_argument("run", type=Path, help="run folder")
     parser.add_argument("out", type=Path, help="artifact folder to make: <model>/<version>")
     given = parser.parse_args(arguments)
     if given.out.parent.name in ("", "..") or given.out.name == "..":
         parser.error(f"{given.out}: must end in <model>/<version>, as artifacts/dkt/1 does")
-    export = recount if (given.run / MANIFEST).is_file() else publish
     try:
-        manifest = export(given.run, given.out, lambda line: print(line, file=sys.stderr))
+        manifest = publish(given.run, given.out, lambda line: print(line, file=sys.stderr))
     except (ValueError, OSError, RuntimeError) as exc:
         print(f"export: {exc}", file=sys.stderr)
         return 1

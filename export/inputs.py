@@ -15,7 +15,7 @@ from models.datasets.dataset import DatasetError
 from models.datasets.encoded import encode
 from models.datasets.split import SplitConfig, open_split
 
-Say = Callable[[str], None]
+Say = Callable[[str], object]
 
 
 def inputs_of(

@@ -46,13 +46,13 @@ class Case(NamedTuple):
 def check_sequence(run: Run, path: Path, ports: Graph) -> dict[str, Any]:
     """Compare a sequence graph with its network over the whole grid; return what was run."""
     check_axes(path, ports)
-    session = _session(path)
+    session = session_of(path)
     largest, cases = 0.0, 0
     for case in grid(run):
         found = dict(
             zip(
                 [p.name for p in ports.outputs],
-                session.run(None, _read(session, case.batch)),
+                session.run(None, read_by(session, case.batch)),
                 strict=True,
             )
         )
@@ -72,7 +72,7 @@ def check_state(run: Run, step: Path, ask: Path, graphs: Mapping[str, Graph]) ->
     """Fold a step graph over histories, ask at every place, and compare with whole windows."""
     check_axes(step, graphs["step"])
     check_axes(ask, graphs["ask"])
-    stepping, asking = _session(step), _session(ask)
+    stepping, asking = session_of(step), session_of(ask)
     outputs = [p.name for p in graphs["ask"].outputs]
     rng = np.random.default_rng(1)
     largest, asked = 0.0, 0
@@ -85,12 +85,12 @@ def check_state(run: Run, step: Path, ask: Path, graphs: Mapping[str, Graph]) ->
             if place in (0, 1, 2, STEPS // 2, STEPS):
                 window = _upto(batch, place)
                 query = one | {n: window[n][:, place] for n in ("response", "elapsed_s")}
-                found = asking.run(outputs, _read(asking, query))
+                found = asking.run(outputs, read_by(asking, query))
                 case = Case(window, answer(run, window))
                 found_by_name = dict(zip(outputs, found, strict=True))
                 largest = max(largest, _difference(case, found_by_name, (rows, place + 1)))
                 asked += 1
-            state = stepping.run(["next_state"], _read(stepping, one))[0]
+            state = stepping.run(["next_state"], read_by(stepping, one))[0]
     return {"cases": asked, "steps": STEPS, "largest_difference": largest, "tolerance": TOLERANCE}
 
 
@@ -102,7 +102,7 @@ def check_memory(run: Run, folder: Path, graphs: Mapping[str, Graph]) -> dict[st
     """
     for graph in graphs.values():
         check_axes(folder / graph.file, graph)
-    sessions = {name: _session(folder / graph.file) for name, graph in graphs.items()}
+    sessions = {name: session_of(folder / graph.file) for name, graph in graphs.items()}
     rng = np.random.default_rng(3)
     largest, asked = 0.0, 0
     longest = min(200, run.window.length)
@@ -121,14 +121,14 @@ def check_memory(run: Run, folder: Path, graphs: Mapping[str, Graph]) -> dict[st
                 expected = answer(run, window)["p_correct"]
                 for questions in (1, 3):
                     query = {n: np.repeat(window[n][:, place:], questions, axis=1) for n in window}
-                    found = sessions["recall"].run(None, _read(sessions["recall"], kept | query))
+                    found = sessions["recall"].run(None, read_by(sessions["recall"], kept | query))
                     case = Case(window, {"p_correct": expected[:, None].repeat(questions, axis=1)})
                     gap = _difference(case, {"p_correct": found[0]}, (questions, place + 1))
                     largest = max(largest, gap)
                     asked += 1
                 if new:
                     answered = {n: a[:, place : place + new] for n, a in batch.items()}
-                    more, carry = sessions[name].run(None, _read(sessions[name], kept | answered))
+                    more, carry = sessions[name].run(None, read_by(sessions[name], kept | answered))
                     rows, name = np.concatenate([rows, more], axis=1), "remember"
                 place += new
     return {
@@ -246,10 +246,11 @@ def _upto(batch: Arrays, place: int) -> Arrays:
     return window
 
 
-def _read(session: onnxruntime.InferenceSession, arrays: Arrays) -> Arrays:
+def read_by(session: onnxruntime.InferenceSession, arrays: Arrays) -> Arrays:
     """Return of `arrays` what a graph reads."""
     return {port.name: arrays[port.name] for port in session.get_inputs()}
 
 
-def _session(path: Path) -> onnxruntime.InferenceSession:
+def session_of(path: Path) -> onnxruntime.InferenceSession:
+    """Open a graph on the processor."""
     return onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])

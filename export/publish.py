@@ -36,7 +36,7 @@ from models.contract.inputs import Inputs
 from models.evaluation.run import METRICS, Run, RunInvalid, open_run, read_json
 from models.nets.layers.times import LONGEST_S
 
-Say = Callable[[str], None]
+Say = Callable[[str], object]
 
 
 _OWN_WAY = "read in a way of the network's own, told in its file"

@@ -25,6 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from export.calibrated import Calibrated
+from export.notes import drop_notes
 from models.contract.artifact import (
     ASK,
     BEGIN,
@@ -232,6 +233,7 @@ def export(run: Run, name: str, path: Path) -> None:
     model = program.model_proto
     _name_axes(model, ports)
     _drop_unread(model)
+    drop_notes(model)
     onnx.checker.check_model(model, full_check=True)
     onnx.save(model, str(path))
 

@@ -17,9 +17,10 @@ import orjson
 from starlette.types import Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
-from app.api.edge import NO_ROUTE, QUIET, request_id
+from app.api.edge import NO_ROUTE, QUIET, SAFE, request_id
 from app.api.heads import BoundedHeads
 from app.api.problems import MEDIA_TYPE, HeadTooLarge, problem_of
+from app.api.whole import WholeAnswer
 from app.errors import Overloaded
 from app.telemetry import Metrics
 
@@ -50,6 +51,7 @@ class Room:
         self._length = len(self._before) + len(self._after)
         self._head = STATUS_LINE[problem["status"]] + (
             f"content-type: {MEDIA_TYPE}\r\nretry-after: {problem['retry_after_s']}\r\n".encode()
+            + b"".join([b"%s: %s\r\n" % header for header in SAFE])
         )
         self._requests = metrics.requests.labels(NO_ROUTE, "any", str(problem["status"]))
         self._problems = metrics.problems.labels(problem["code"])
@@ -156,11 +158,13 @@ class Door(BoundedHeads):
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         self._answering = asyncio.current_task()
+        cycle = send.__self__  # type: ignore[attr-defined]
         try:
-            await self._service(scope, receive, send)
+            await self._service(scope, receive, WholeAnswer(cycle))
         except asyncio.CancelledError:
             if not self._has_left:
                 raise
+            cycle.disconnected = True  # of requests sent ahead uvicorn tells the last one only
         finally:
             self._answering = None
 

@@ -29,10 +29,11 @@ QUIET = frozenset({"/livez", "/readyz", "/metrics"})
 NO_ROUTE = "none"
 """The label of a request that has reached no route."""
 
-_SAFE = [
+SAFE = [
     (b"x-content-type-options", b"nosniff"),
     (b"cache-control", b"no-store"),  # answers are of learners, and of this moment
 ]
+"""Headers of every answer."""
 
 _PROCESS, _count = uuid4().hex[:20], itertools.count()  # unlike any other process's
 _LEFT = 499  # nothing was answered: the caller had gone
@@ -78,7 +79,7 @@ class Edge:
                 headers.append((b"x-request-id", request.id.encode()))
                 if timing := request.server_timing:
                     headers.append((b"server-timing", timing.encode()))
-                headers += _SAFE
+                headers += SAFE
                 if limit is not None:
                     headers += limit.headers()
             await send(message)

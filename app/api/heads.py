@@ -1,4 +1,4 @@
-"""Heads of requests: none may be large, and none may take long to come.
+"""Heads of requests: none may be large, none may take long to come, and what is none is told so.
 
 uvicorn bounds neither: whoever sends a head byte by byte, or one without end, would hold a
 connection and its memory for ever. So would the headers that may come behind a body, and a body
@@ -15,8 +15,10 @@ import orjson
 from httptools import HttpParserUpgrade, HttpRequestParser
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
-from app.api.problems import MEDIA_TYPE, HeadTooLarge, HeadTooSlow, problem_of
+from app.api.edge import NO_ROUTE, SAFE, request_id
+from app.api.problems import MEDIA_TYPE, HeadTooLarge, HeadTooSlow, RequestUnreadable, problem_of
 from app.errors import TracerError
+from app.telemetry import Metrics
 
 
 class _Parser(HttpRequestParser):
@@ -58,11 +60,13 @@ class BoundedHeads(HttpToolsProtocol):
         self.parser = self._parser = _Parser(self)
         self._most_bytes: int = self.app_state["max_head_bytes"]
         self._longest_s: float = self.app_state["head_timeout_s"]
+        self._metrics: Metrics = self.app_state["metrics"]
         self._is_in_head = True  # a head is due, or has come in part
         self._is_in_body = False  # the rest of a request is due
         self._head_bytes = 0
         self._heads = 0  # that have been read
         self._mute_bytes = 0  # behind a head, since something of a body has come
+        self._is_deaf = False  # what comes is no part of anything any more
         self._timer: asyncio.TimerHandle | None = None  # of a head
         self._end: asyncio.TimerHandle | None = None  # of a body that nobody wants any more
 
@@ -89,11 +93,12 @@ class BoundedHeads(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """Expect no more of it, but for one that is to be read again."""
-        if not self._parser.is_for_another_protocol:
-            self._is_in_head, self._is_in_body = False, True
+        if not (self._is_deaf or self._parser.is_for_another_protocol):
+            self._is_in_head = False
             self._heads += 1
             self._mute_bytes = 0
             self.on_head()
+            self._is_in_body = True
 
     def on_head(self) -> None:
         """Begin with a request."""
@@ -102,12 +107,14 @@ class BoundedHeads(HttpToolsProtocol):
     def on_body(self, body: bytes) -> None:
         """Take a part of a body."""
         self._mute_bytes = 0
-        super().on_body(body)
+        if not self._is_deaf:  # or it would be added to that of the request before
+            super().on_body(body)
 
     def on_message_complete(self) -> None:
         """Expect the next head, unless this one is to be read again."""
         if not self._is_in_head:
             self._is_in_body = False
+            self.headers = []  # those of a request that cannot be read may be none
             self._let_end()
             self.on_end()
 
@@ -117,13 +124,15 @@ class BoundedHeads(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Read on, unless the head has become too large."""
+        if self._is_deaf:
+            return
         heads, was_in_body = self._heads, self._is_in_body
         unfinished = self._head_bytes if self._is_in_head else 0
         self._mute_bytes += len(data)
         super().data_received(data)
         if self._heads > heads:  # the time was that of another head
             self._stop_timer()
-        if not self._is_in_head:
+        if self._is_deaf or not self._is_in_head:
             self._bound_body()
             return
         # Of a header that has not ended the parser tells nothing: it is counted as it comes, unless
@@ -134,6 +143,11 @@ class BoundedHeads(HttpToolsProtocol):
             self._turn_away(HeadTooLarge(self._most_bytes))
         elif self._timer is None:
             self._expect()
+
+    def send_400_response(self, msg: str) -> None:
+        """Answer what is no HTTP; uvicorn's own way is plain text."""
+        del msg
+        self._turn_away(RequestUnreadable())
 
     def _bound_body(self) -> None:
         """Wait neither long for what nobody wants any more, nor for ever for what is no body."""
@@ -183,14 +197,35 @@ class BoundedHeads(HttpToolsProtocol):
             self.transport.close()
 
     def _turn_away(self, problem: TracerError) -> None:
-        """Answer what cannot be read, and close."""
+        """Answer what cannot be read, where its answer is due, and close."""
         if self.transport.is_closing():
             return
-        told = problem_of(problem)
-        body = orjson.dumps(told)
-        head = STATUS_LINE[told["status"]] + (
-            f"content-type: {MEDIA_TYPE}\r\ncontent-length: {len(body)}\r\n"
-            "connection: close\r\n\r\n"
-        ).encode("ascii")
-        self.transport.write(head + body)
+        is_answered = self.cycle.response_complete
+        if self._is_in_body:
+            if not (is_answered or self.cycle.response_started or self.pipeline):
+                self.cycle.disconnected = True  # whoever answers it says no more
+                self._answer_unread(problem)
+        elif is_answered:
+            self._answer_unread(problem)
+        else:  # one would be taken for the answer to the request before, with which all ends
+            self._is_deaf, self.cycle.keep_alive = True, False
+            self._stop_timer()
+            return
         self.transport.close()
+
+    def _answer_unread(self, problem: TracerError) -> None:
+        name = request_id(self.headers or ())
+        told = {**problem_of(problem), "request_id": name}
+        body = orjson.dumps(told)
+        headers = [
+            *self.server_state.default_headers,
+            (b"content-type", MEDIA_TYPE.encode()),
+            (b"content-length", b"%d" % len(body)),
+            (b"connection", b"close"),
+            (b"x-request-id", name.encode()),
+            *SAFE,
+        ]
+        lines = b"".join([b"%s: %s\r\n" % header for header in headers])
+        self.transport.write(STATUS_LINE[told["status"]] + lines + b"\r\n" + body)
+        self._metrics.requests.labels(NO_ROUTE, "any", str(told["status"])).inc()
+        self._metrics.problems.labels(told["code"]).inc()

@@ -73,6 +73,15 @@ class MediaTypeUnsupported(TracerError):
     code = "media_type_unsupported"
 
 
+class RequestUnreadable(TracerError):
+    """What came is no request in HTTP/1.1."""
+
+    code = "request_unreadable"
+
+    def __init__(self) -> None:
+        super().__init__("its first line, a header, or a part of its body is not as HTTP has it")
+
+
 class HeadTooLarge(TracerError):
     """The head of the request is larger than this service accepts."""
 
@@ -103,6 +112,7 @@ class FieldsInvalid(RequestInvalid):
 
 
 STATUS: dict[type[TracerError], int] = {
+    RequestUnreadable: 400,
     BodyUnreadable: 400,
     KeyMissing: 401,
     KeyUnknown: 401,

@@ -729,7 +729,9 @@ class Readiness(BaseModel):
 
     ready: bool
     reasons: list[str] = Field(description="Why not.")
-    warnings: list[str] = Field(description="How the store may lose what it has acknowledged.")
+    warnings: list[str] = Field(
+        description="How the store may lose what it has acknowledged, or why it takes no writes."
+    )
     draining: bool
     models: list[ModelRef]
     provider: Mapping[str, Any] = Field(description="Requested, effective, and why they differ.")

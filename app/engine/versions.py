@@ -13,23 +13,14 @@ from models.contract.artifact import MANIFEST
 def versions_of(artifact_dir: Path) -> dict[str, list[Path]]:
     """Return the folders of each model's versions, oldest first: 10 is newer than 9.
 
-    Raises `ArtifactInvalid` where there is no folder or no model in it.
+    Raises `ArtifactInvalid` where there is no folder or no model in it, or it cannot be read.
     """
-    if not artifact_dir.is_dir():
+    try:
+        return _versions_of(artifact_dir)
+    except OSError as exc:
         raise ArtifactInvalid(
-            f"{artifact_dir} is no folder; KT_ARTIFACT_DIR names <model>/<version>/"
-        )
-    found = {
-        model.name: sorted(versions, key=lambda folder: _in_order(folder.name))
-        for model in sorted(_folders(artifact_dir))
-        if (versions := [v for v in _folders(model) if (v / MANIFEST).is_file()])
-    }
-    if not found:
-        raise ArtifactInvalid(
-            f"{artifact_dir} holds no model; "
-            f"`python -m export RUN {artifact_dir}/<model>/<version>` puts one there"
-        )
-    return found
+            f"{exc.filename or artifact_dir} cannot be read: {exc.strerror}"
+        ) from exc
 
 
 def newest_versions(artifact_dir: Path) -> list[Path]:
@@ -58,8 +49,37 @@ def is_newer(version: str, than: str) -> bool:
     return _in_order(version) > _in_order(than)
 
 
+def _versions_of(artifact_dir: Path) -> dict[str, list[Path]]:
+    if not artifact_dir.is_dir():
+        raise ArtifactInvalid(
+            f"{artifact_dir} is no folder; KT_ARTIFACT_DIR names <model>/<version>/"
+        )
+    found = {
+        model.name: sorted(versions, key=lambda folder: _in_order(folder.name))
+        for model in sorted(_folders(artifact_dir))
+        if (versions := [v for v in _folders(model) if _has_manifest(v)])
+    }
+    if not found:
+        raise ArtifactInvalid(
+            f"{artifact_dir} holds no model; "
+            f"`python -m export RUN {artifact_dir}/<model>/<version>` puts one there"
+        )
+    return found
+
+
 def _folders(parent: Path) -> list[Path]:
-    return [f for f in parent.iterdir() if f.is_dir() and not f.name.startswith(".")]
+    try:
+        found = [*parent.iterdir()]
+    except FileNotFoundError:  # taken away since it was seen
+        return []
+    return [f for f in found if f.is_dir() and not f.name.startswith(".")]
+
+
+def _has_manifest(folder: Path) -> bool:
+    try:
+        return (folder / MANIFEST).is_file()
+    except PermissionError:  # whoever opens it will say so; the others are there all the same
+        return True
 
 
 def _in_order(version: str) -> list[tuple[bool, int, str]]:

@@ -9,7 +9,7 @@ from typing import Any
 from redis.asyncio import Redis
 
 from app.errors import TracerError
-from app.store.keys import HISTORY
+from app.store.keys import HISTORY, user_key
 from app.store.redis_client import RedisClient, Script, StoreApart
 
 Arguments = tuple[Any, ...]
@@ -21,10 +21,10 @@ Ran = list[tuple[list[Any] | TracerError, list[int]]]
 class CrowdScripts:
     """Scripts whose keys are, user by user, the same few of each."""
 
-    def __init__(self, client: RedisClient, *templates: str) -> None:
-        """`templates` are of the keys that a script is given of each user."""
+    def __init__(self, client: RedisClient, *kinds: str) -> None:
+        """`kinds` are of the keys that a script is given of each user."""
         self._client = client
-        self._templates = templates
+        self._kinds = kinds
         self._is_apart = client.servers.is_cluster  # a plain client finds it out by a refusal
 
     async def run(
@@ -47,7 +47,8 @@ class CrowdScripts:
                 self._is_apart = True
         places: dict[str, list[int]] = {}
         for at, user_id in enumerate(users):
-            places.setdefault(self._client.servers.place_of(HISTORY % user_id), []).append(at)
+            place = self._client.servers.place_of(user_key(HISTORY, user_id))
+            places.setdefault(place, []).append(at)
         calls = [
             self._call(script, [user_id], common, [one])
             for user_id, one in zip(users, each, strict=True)
@@ -59,7 +60,7 @@ class CrowdScripts:
     def _call(
         self, script: Script, users: Sequence[str], common: Arguments, each: Sequence[Arguments]
     ) -> Arguments:
-        keys = [template % user_id for user_id in users for template in self._templates]
+        keys = [user_key(kind, user_id) for user_id in users for kind in self._kinds]
         return (script.sha, len(keys), *keys, *common, *(part for one in each for part in one))
 
     async def _asked(
@@ -76,7 +77,7 @@ class CrowdScripts:
             return await pipe.execute()
 
         try:
-            found = await self._client.ask(sent, key=HISTORY % users[at[0]], repeat=True)
+            found = await self._client.ask(sent, key=user_key(HISTORY, users[at[0]]), repeat=True)
         except TracerError as exc:
             return exc, [*at]
         return found, [*at]

@@ -17,6 +17,7 @@ class Durability(NamedTuple):
     persistence: str  # append_only_file, snapshots, none; or unknown
     eviction: str  # its maxmemory policy; or unknown
     warnings: list[str]
+    refusal: str | None = None  # why it takes no writes just now
 
 
 def durability_of(persistence: _Info, memory: _Info, *, has_lifetimes: bool) -> Durability:

@@ -77,7 +77,7 @@ def translated(exc: Exception, *, is_repeatable: bool) -> TracerError:
         return StoreFull("the store is out of memory; raise its maxmemory or forget users")
     if isinstance(exc, ResponseError) and ("KTCORRUPT" in text or text.startswith("WRONGTYPE")):
         return StoreCorrupt()
-    if (reason := _no_writes(exc)) is not None:
+    if (reason := refuses_writes(exc)) is not None:
         return StoreReadOnly(f"the store takes no writes just now: {reason}")
     # An answer, if a bad one, is that of a server which has done nothing.
     is_told = isinstance(exc, ResponseError)
@@ -88,7 +88,8 @@ def translated(exc: Exception, *, is_repeatable: bool) -> TracerError:
 _DOUBT = "; whether these answers were recorded is not known"
 
 
-def _no_writes(exc: Exception) -> str | None:
+def refuses_writes(exc: Exception) -> str | None:
+    """Return why a server that is there takes no writes, where that is what it says."""
     if isinstance(exc, ReadOnlyError):
         return _NO_WRITES["READONLY"]
     return _NO_WRITES.get(str(exc).split(maxsplit=1)[0]) if str(exc) else None

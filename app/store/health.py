@@ -10,7 +10,7 @@ from contextlib import suppress
 from contextvars import Context
 from typing import Any
 
-from app.store.failures import BREAKS, gone, why
+from app.store.failures import BREAKS, gone, refuses_writes, why
 
 log = logging.getLogger(__name__)
 
@@ -106,7 +106,8 @@ class Health:
                 except BREAKS:  # perhaps the connection of the look before, cut with the others
                     await self._probe()
         except Exception as exc:  # whatever it is, there is no answer
-            return why(exc)
+            # But for one that cannot save: it refuses this as it does writes, and answers reads.
+            return None if refuses_writes(exc) else why(exc)
         return None
 
     async def _lost(self, reason: str) -> None:

@@ -191,5 +191,5 @@ class Histories(Protocol):
         ...
 
     async def ping(self) -> Durability:
-        """Return when the store answers and would take a write; say how it keeps it."""
+        """Return when the store answers; say how it keeps what it is given, why it takes none."""
         ...

@@ -35,6 +35,7 @@ from app.errors import (
     TracerError,
 )
 from app.store.durability import Durability, durability_of
+from app.store.failures import translated
 from app.store.histories import (
     FREELY,
     Amended,
@@ -49,7 +50,7 @@ from app.store.histories import (
     Terms,
     Version,
 )
-from app.store.keys import BESIDE, CALLS, FORECASTS, HISTORY, STATES
+from app.store.keys import BESIDE, CALLS, FORECASTS, HISTORY, STATES, user_key
 from app.store.outcomes import KEPT_FORECAST
 from app.store.packed import NO_ELAPSED, NO_TIME, packed, unpacked
 from app.store.redis_client import RedisClient, Script, StoreApart
@@ -61,7 +62,7 @@ _TEXTS, _PING = "kt:t1", "kt:ping%s"
 _OF_A_USER = HISTORY, STATES, CALLS, FORECASTS
 """All that lies in the store of a user, but for what a script puts there while it runs."""
 
-_NOTED = 65_536  # keys of texts that a process remembers to have kept, in a cluster
+_NOTED = 65_536  # keys of texts that a process remembers to have kept apart from answers
 
 _OF_STATE = struct.Struct("<4s4sqq")
 _OF_CALL = struct.Struct("<q16s")
@@ -100,6 +101,7 @@ class RedisHistories:
         self._min_replicas = min_replicas
         self._replicas_wait_ms = round(500 * longest_s)  # shorter than the connection waits
         self._noted: set[int] = set()  # keys whose texts are kept, as far as this process knows
+        self._is_apart = client.servers.is_cluster  # a plain client finds it out by a refusal
         self._keep = keep
         self._kind = kind
         self._late = late
@@ -141,28 +143,22 @@ class RedisHistories:
 
         Event keys are compared with what is still held. Where the connection breaks before the
         answer, nobody knows whether they were added: they are sent again only where that is
-        harmless, for the call has a key, or each of them an event key.
+        harmless, for the call has a key, or each of them an event key. Texts that there is no room
+        for keep answers out too: they go in the same step, or before where they lie elsewhere.
         """
         has_keys = bool((interactions["event_key"] != NO_KEY).all())
-        records = packed(interactions)
         noted: list[Any] = [part for key, text in texts.items() for part in (_packed(key), text)]
-        if self._client.servers.is_cluster:
-            await self._note_first(noted, texts)
-            noted = []
         # Terms that a call has changed itself would refuse it the second time.
         is_harmless = has_keys and terms.meant is None and terms.not_meant is None
         is_repeatable = is_harmless or terms.call_key is not None
-        try:
-            found = await self._appended(user_id, records, terms, is_repeatable, noted)
-        except StoreApart:  # so nothing has been done
-            if self._outcomes is None or not self._outcomes.lie_apart():
-                raise
-            found = await self._appended(user_id, records, terms, is_repeatable, noted)
-        recorded, duplicates, length, version, late, *more = found
-        is_repeated = more == [b"again"]
-        if more and not is_repeated and self._outcomes is not None:
-            await self._outcomes.joined(more[0], more[1:])
-        return Recorded(recorded, duplicates, length, _version(version), late, is_repeated)
+        records = packed(interactions)
+        if not self._is_apart:
+            try:
+                return await self._appended(user_id, records, terms, is_repeatable, noted)
+            except StoreApart:
+                self._is_apart = True
+        await self._note_first(noted, texts)
+        return await self._appended(user_id, records, terms, is_repeatable, [])
 
     async def _appended(
         self,
@@ -171,18 +167,23 @@ class RedisHistories:
         terms: Terms,
         is_repeatable: bool,
         noted: Sequence[Any],
-    ) -> list[Any]:
-        """Return what the script says; forecasts that still wait to be kept are kept before."""
-        content = b"append" + records
-        arguments: tuple[Any, ...] = (records, self._late, self._life_s)
+    ) -> Recorded:
+        """Add records, and texts with them; forecasts that still wait to be kept go before."""
+        content, more = b"append" + records, [_TEXTS] if noted else []
+        arguments = [records, self._late, self._life_s, len(noted), *noted]
         if self._outcomes is None:
-            call = self._change(self._append, user_id, terms, content, *arguments)
-            return await self._changed(user_id, call, is_repeatable, noted)
+            call = self._change(self._append, user_id, terms, content, *arguments, more=more)
+            return _recorded(await self._changed(user_id, call, is_repeatable))
         async with self._outcomes.carried(user_id) as forecasts:
-            keys, joining = self._outcomes.joining(user_id)
-            arguments = (*arguments, *joining)
-            call = self._change(self._append, user_id, terms, content, *arguments, keys=keys)
-            return await self._changed(user_id, call, is_repeatable, noted, forecasts)
+            keys, joining = self._outcomes.joining(user_id, is_apart=self._is_apart)
+            arguments += joining
+            more += keys
+            call = self._change(self._append, user_id, terms, content, *arguments, more=more)
+            found = await self._changed(user_id, call, is_repeatable, forecasts)
+        done = _recorded(found)
+        if not done.is_repeated and (joined := found[5:]):
+            await self._outcomes.joined(joined[0], joined[1:])
+        return done
 
     async def amend(
         self, user_id: str, number: int, amendment: Amendment, terms: Terms = FREELY
@@ -207,13 +208,14 @@ class RedisHistories:
         terms: Terms,
         content: bytes,
         *arguments: Any,
-        keys: Sequence[str] = (),
+        more: Sequence[str] = (),
     ) -> Sequence[Any]:
-        """Return the call of a script behind `change`."""
-        keys = [HISTORY % user_id, BESIDE % user_id, CALLS % user_id, *keys]
+        """Return the call of a script behind `change`, with `more` keys behind its own."""
+        keys = [user_key(kind, user_id) for kind in (HISTORY, BESIDE, CALLS)]
         call = b""
         if terms.call_key is not None:
             call = _digest(terms.call_key.encode()) + _digest(content)
+        keys += more
         wanted = _versions(terms.meant), _versions(terms.not_meant)
         return (
             *(script.sha, len(keys), *keys),
@@ -222,27 +224,20 @@ class RedisHistories:
         )
 
     async def _changed(
-        self,
-        user_id: str,
-        call: Sequence[Any],
-        is_repeatable: bool,
-        noted: Sequence[Any] = (),
-        forecasts: bytes = b"",
+        self, user_id: str, call: Sequence[Any], is_repeatable: bool, forecasts: bytes = b""
     ) -> list[Any]:
-        """Return what a script has done; before it, keep forecasts and texts on the same server."""
-
-        async def note(redis: Redis) -> None:
-            await redis.evalsha(self._note.sha, 1, _TEXTS, *noted)
+        """Return what a script has done, and before it keep forecasts."""
+        outcomes = self._outcomes if forecasts else None
 
         async def run(redis: Redis) -> Any:
+            if not (self._min_replicas or outcomes):
+                return await redis.evalsha(*call), 0
             pipe = redis.pipeline(transaction=False)
-            if forecasts and self._outcomes is not None:
-                pipe.evalsha(*self._outcomes.keeping(user_id, forecasts))
-            if noted:
-                pipe.evalsha(self._note.sha, 1, _TEXTS, *noted)
+            if outcomes is not None:
+                pipe.evalsha(*outcomes.keeping(user_id, forecasts))
             if self._min_replicas:
                 # WAIT is for what this connection wrote: where nothing was, for this.
-                pipe.set(BESIDE % user_id, b"", px=1)
+                pipe.set(user_key(BESIDE, user_id), b"", px=1)
             pipe.evalsha(*call)
             if self._min_replicas:
                 pipe.execute_command("WAIT", self._min_replicas, self._replicas_wait_ms)
@@ -252,14 +247,13 @@ class RedisHistories:
             for failed in (done, waited):
                 if isinstance(failed, Exception):
                     raise failed
-            if forecasts and self._outcomes is not None:
-                self._outcomes.were_kept(answers.pop(0))
-            if noted and isinstance(answers[0], Exception):
-                # The answers are kept: only their names are owed.
-                await self._client.with_scripts(note, redis)
+            if outcomes is not None:
+                outcomes.were_kept(user_id, answers[0])
             return done, waited
 
-        done, replicas = await self._client.ask(run, key=HISTORY % user_id, repeat=is_repeatable)
+        done, replicas = await self._client.ask(
+            run, key=user_key(HISTORY, user_id), repeat=is_repeatable
+        )
         found = _accepted(done)
         if replicas < self._min_replicas:
             raise StoreUnavailable(
@@ -281,7 +275,7 @@ class RedisHistories:
             pipe = redis.pipeline(transaction=False)
             pipe.evalsha(self._note.sha, 1, _TEXTS, *noted)
             if min_replicas:
-                pipe.set(BESIDE % _TEXTS, b"", px=1)  # as for answers
+                pipe.set(user_key(BESIDE, _TEXTS), b"", px=1)  # as for answers
                 pipe.execute_command("WAIT", min_replicas, self._replicas_wait_ms)
             return int((await pipe.execute())[-1])
 
@@ -302,7 +296,7 @@ class RedisHistories:
 
     async def everything(self, user_id: str) -> Everything:
         """Return all that is kept of a user, as of one moment."""
-        keys = [template % user_id for template in _OF_A_USER]
+        keys = [user_key(kind, user_id) for kind in _OF_A_USER]
         name, gone, records, form, left, states, calls, forecasts = await self._client.ask(
             lambda redis: redis.evalsha(self._export.sha, len(keys), *keys),
             key=keys[0],
@@ -342,16 +336,17 @@ class RedisHistories:
         if self._outcomes is not None:
             await self._outcomes.forget(user_id)
         # The history first: what is written of it meanwhile finds none, and is not kept.
-        keys = [template % user_id for template in _OF_A_USER]
+        keys = [user_key(kind, user_id) for kind in _OF_A_USER]
         return bool(
             await self._client.ask(lambda redis: redis.unlink(*keys), key=keys[0], repeat=True)
         )
 
     async def ping(self) -> Durability:
-        """Return when the store, or a server of its cluster, answers and would take a write.
+        """Return when the store, or a server of its cluster, answers.
 
-        Says how it keeps what it is given, of several servers the one that keeps it worst. That is
-        asked anew each time: a server that comes back may be another one.
+        Says how it keeps what it is given, of several servers the one that keeps it worst, and why
+        one of them takes no writes. That is asked anew each time: a server that comes back may be
+        another one.
         """
 
         async def run(redis: Redis, key: str) -> Any:
@@ -361,10 +356,12 @@ class RedisHistories:
             for section in ("persistence", "memory"):
                 pipe.info(section)
             written, forbidden, *info = await pipe.execute(raise_on_error=False)
-            for one in (written, forbidden):
+            refusal = _refusal(written)
+            for one in (forbidden, None if refusal else written):
                 if isinstance(one, Exception):
                     raise one
-            return forbidden, durability_of(*info, has_lifetimes=self._life_s > 0)
+            durability = durability_of(*info, has_lifetimes=self._life_s > 0)
+            return forbidden, durability._replace(refusal=refusal)
 
         told = await self._client.ask_each(run, _PING)
         answered: list[tuple[list[bytes], Durability]] = [
@@ -377,13 +374,15 @@ class RedisHistories:
                 f"the user of KT_REDIS_URL may not {', '.join(forbidden)}; "
                 "docs/operations.md has the rule that lets it"
             )
-        return max((how for _, how in answered), key=lambda how: len(how.warnings))
+        worst = max((how for _, how in answered), key=lambda how: len(how.warnings))
+        refusals = (how.refusal for _, how in answered if how.refusal is not None)
+        return worst._replace(refusal=next(refusals, None))
 
     async def _slice(self, user_id: str, start: str, limit: int) -> Page:
         arguments = (start, str(limit), str(self._keep))
         records, first, kept, total, form, name = await self._client.ask(
-            lambda redis: redis.evalsha(self._read.sha, 1, HISTORY % user_id, *arguments),
-            key=HISTORY % user_id,
+            lambda redis: redis.evalsha(self._read.sha, 1, user_key(HISTORY, user_id), *arguments),
+            key=user_key(HISTORY, user_id),
             repeat=True,
         )
         interactions = unpacked(records, form)
@@ -418,12 +417,26 @@ def _versions(versions: Sequence[Version] | Literal["*"] | None) -> bytes:
     return b"=" + b"".join(v.name + _packed(v.total) for v in versions)
 
 
+def _recorded(found: Sequence[Any]) -> Recorded:
+    recorded, duplicates, length, version, late, *more = found
+    is_repeated = more == [b"again"]
+    return Recorded(recorded, duplicates, length, _version(version), late, is_repeated)
+
+
 def _accepted(found: list[Any]) -> list[Any]:
     """Return what a script has done; raise where it has refused to."""
     word, *more = found
     if word in _REFUSALS:
         raise _REFUSALS[word](*more)
     return found
+
+
+def _refusal(written: Any) -> str | None:
+    """Say why a server that has answered takes no writes just now; None for any other reason."""
+    if not isinstance(written, Exception):
+        return None
+    found = translated(written, is_repeatable=True)
+    return str(found) if isinstance(found, StoreFull | StoreReadOnly) else None
 
 
 def _pairs(flat: Sequence[bytes]) -> Iterable[tuple[bytes, bytes]]:

@@ -20,7 +20,7 @@ from redis.asyncio import Redis
 
 from app.errors import StoreUnavailable, TracerError
 from app.store.crowd import Arguments, CrowdScripts
-from app.store.keys import FORECASTS, HISTORY, OUTCOMES
+from app.store.keys import FORECASTS, HISTORY, OUTCOMES, user_key
 from app.store.outcomes import FORECAST, OUTCOME, Outcomes
 from app.store.redis_client import RedisClient, StoreApart
 from app.store.redis_states import Tell
@@ -53,11 +53,11 @@ class RedisOutcomes:
         self._foresee = client.script("foresee", "outcomes")
         self._put = client.script("put", "outcomes")
         self._rings: dict[bytes, str] = {}  # of models that this process has spoken of
-        self._is_apart = client.servers.is_cluster
         self._waiting: dict[str, list[bytes]] = {}
         self._waiting_bytes = 0
         self._writing: asyncio.Task[None] | None = None
         self._on_the_way: dict[str, asyncio.Event] = {}
+        self._carried: dict[str, bytes] = {}
         self._closing = asyncio.Event()
 
     # -- forecasts in --------------------------------------------------------------------------
@@ -78,16 +78,24 @@ class RedisOutcomes:
         if not forecasts:
             yield forecasts
             return
+        self._carried[user_id] = forecasts
         try:
             with self._under_way([user_id]):
                 yield forecasts
         except (StoreApart, StoreUnavailable):
-            self._wait(user_id, forecasts, is_older=True)
+            if user_id in self._carried:
+                self._wait(user_id, forecasts, is_older=True)
             raise
+        finally:
+            self._carried.pop(user_id, None)
 
-    def were_kept(self, forecasts: int) -> None:
-        """Hear that what was carried has been kept."""
-        self._tell("kept", forecasts)
+    def were_kept(self, user_id: str, kept: int | Exception) -> None:
+        """Hear what came of those that were carried."""
+        count = len(self._carried.pop(user_id, b"")) // FORECAST.itemsize
+        found = 0 if isinstance(kept, Exception) else kept
+        self._tell("kept", found)
+        if found < count:
+            self._tell("lost", count - found)
 
     async def forget(self, user_id: str) -> None:
         """Keep nothing that waits of a user."""
@@ -96,7 +104,7 @@ class RedisOutcomes:
 
     def keeping(self, user_id: str, forecasts: bytes) -> Arguments:
         """Return the call of a script that keeps forecasts."""
-        keys = HISTORY % user_id, FORECASTS % user_id
+        keys = user_key(HISTORY, user_id), user_key(FORECASTS, user_id)
         return (self._foresee.sha, len(keys), *keys, *self._common, forecasts)
 
     async def aclose(self) -> None:
@@ -107,16 +115,14 @@ class RedisOutcomes:
 
     # -- outcomes ------------------------------------------------------------------------------
 
-    def joining(self, user_id: str) -> tuple[list[str], Arguments]:
-        """Return what `append.lua` wants besides, keys and arguments, to compare forecasts."""
-        rings = {} if self._is_apart else self._rings
-        keys = [FORECASTS % user_id, *rings.values()]
-        return keys, (self.within_s, self.most, *rings)
+    def joining(self, user_id: str, *, is_apart: bool) -> tuple[list[str], Arguments]:
+        """Return what `append.lua` wants besides, keys and arguments, to compare forecasts.
 
-    def lie_apart(self) -> bool:
-        """Hear that rings and users are on several servers; False where that was known."""
-        was_known, self._is_apart = self._is_apart, True
-        return not was_known
+        `is_apart` says that rings do not lie where the user does.
+        """
+        rings = {} if is_apart else self._rings
+        keys = [user_key(FORECASTS, user_id), *rings.values()]
+        return keys, (self.within_s, self.most, *rings)
 
     async def joined(self, joined: int, others: Sequence[bytes]) -> None:
         """Count outcomes that are in their rings, and put those there that are not.

@@ -21,7 +21,7 @@ import numpy as np
 
 from app.errors import Overloaded, StoreCorrupt, TracerError
 from app.store.crowd import Arguments, CrowdScripts
-from app.store.keys import HISTORY, STATES
+from app.store.keys import HISTORY, STATES, user_key
 from app.store.packed import unpacked_all
 from app.store.redis_client import RedisClient
 from app.store.states import STANDING, UNREACHED, Known, Standing, Standings, StateRule
@@ -71,7 +71,7 @@ class RedisStates:
 
     async def stand(self, user_id: str, rule: StateRule, known: Known | None = None) -> Standing:
         """Return how a user stands, in a round trip shared with all who ask meanwhile."""
-        place = self._client.servers.place_of(HISTORY % user_id)
+        place = self._client.servers.place_of(user_key(HISTORY, user_id))
         if place not in self._trips:
             self._trips[place] = Trips(
                 self._standings, most=_TOGETHER, max_waiting=self._max_waiting

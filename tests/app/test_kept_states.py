@@ -214,7 +214,7 @@ def wait_for(read, size: int, expected=None):
 
 def test_skill_sets_that_no_vocabulary_knows_survive_a_full_memory(serve, monkeypatch):
     """However many callers fill it at the same time."""
-    monkeypatch.setattr(pasts, "_SETS_KEPT", 6)
+    monkeypatch.setattr(pasts, "_SETS_BYTES", 2000)
     client = serve()
     learners = [Learner(np.random.default_rng(n), 4096) for n in range(12)]
     for number, learner in enumerate(learners):

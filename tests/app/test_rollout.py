@@ -172,6 +172,41 @@ def test_a_version_that_is_not_there_is_not_found(client, version):
     assert "1, 2" in refusal.json()["detail"]
 
 
+@pytest.mark.parametrize("what", ["current", "candidate"])
+def test_where_the_artifact_folder_has_gone_no_version_is_found(client, artifacts, what):
+    """Nor where a file has taken its place; what is open answers on."""
+    offer = {"share": 0.5} if what == "candidate" else {}
+    shutil.rmtree(artifacts / NAME)
+    without_model = change(client, "PUT", what, version="2", **offer)
+    shutil.rmtree(artifacts)
+    gone = change(client, "PUT", what, version="2", **offer)
+    artifacts.write_bytes(b"no folder")
+    replaced = change(client, "PUT", what, version="2", **offer)
+
+    for refusal in (without_model, gone, replaced):
+        assert (refusal.status_code, refusal.json()["code"]) == (404, "version_unknown")
+        assert "version '2' of 'dkt_asked'" in refusal.json()["detail"]
+    assert "it has none" in without_model.json()["detail"]
+    assert f"{artifacts} is no folder" in replaced.json()["detail"]
+    assert client.get(f"/models/{NAME}/versions").json()["there"] == []
+    assert ask(client)["model"]["version"] == "1"
+
+
+def test_a_version_that_goes_while_it_is_opened_is_refused(client, artifacts):
+    """Whatever of it is gone by then; a file that is called as one is none."""
+    (artifacts / NAME / "3").write_bytes(b"no folder")
+    for kept in ("vocabulary.json", "manifest.json"):
+        for file in (artifacts / NAME / "2").iterdir():
+            if file.name not in ("manifest.json", kept):
+                file.unlink()
+        refusal = change(client, "PUT", "current", version="2")
+        assert (refusal.status_code, refusal.json()["code"]) == (422, "version_refused")
+
+    missing = change(client, "PUT", "current", version="3")
+    assert missing.status_code == 404
+    assert "it has 1, 2" in missing.json()["detail"]
+
+
 def test_there_is_nothing_to_roll_back_to_at_first(client):
     """And no such model is no such model."""
     assert change(client, "POST", "rollback").json()["code"] == "version_unknown"
@@ -231,6 +266,25 @@ def test_a_candidate_that_is_compared_answers_nobody(client):
     difference = samples(client)["kt_candidate_difference_sum"][("model", NAME),]
     assert beside == alone
     assert difference == pytest.approx(abs(ask(client)["p_correct"] - alone["p_correct"]), abs=1e-6)
+
+
+def test_the_metrics_tell_a_candidate_from_what_is_served(client):
+    """For as long as it is one, whether it answers or is compared."""
+
+    def roles() -> set[tuple[str, str]]:
+        series = samples(client)["kt_model_info"].items()
+        found = [(dict(labels), value) for labels, value in series]
+        return {(d["version"], d["role"]) for d, value in found if d["model"] == NAME and value}
+
+    assert roles() == {("1", "current")}
+    change(client, "PUT", "candidate", version="2", compare=True).raise_for_status()
+    assert roles() == {("1", "current"), ("2", "candidate")}
+    change(client, "PUT", "current", version="2").raise_for_status()
+    assert roles() - {("1", "current")} == {("2", "current")}  # the old one ends in a while
+    change(client, "PUT", "candidate", version="1", share=0.5).raise_for_status()
+    assert roles() >= {("2", "current"), ("1", "candidate")}
+    change(client, "DELETE", "candidate").raise_for_status()
+    assert ("1", "candidate") not in roles()
 
 
 @pytest.mark.parametrize(

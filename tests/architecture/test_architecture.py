@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from app.main import create_app
 from app.settings import Settings
 
@@ -89,3 +91,12 @@ def test_the_repository_names_no_place_of_its_making():
         text = path.read_text(encoding="utf-8")
         for word in ("/work/", "/root/", "pypi.org", "files.pythonhosted", "/opt/wheels"):
             assert word not in text, (name, word)
+
+
+@pytest.mark.xfail(reason="those that are shipped were exported before notes were dropped")
+def test_no_artifact_names_a_place_of_its_making():
+    """Nor do its graphs: an exporter would note there which lines of code they came from."""
+    for path in sorted((ROOT / "artifacts").rglob("*.*")):
+        content = path.read_bytes() if path.is_file() else b""
+        for word in ("/home/", "/work/", "/root/", "site-packages", f"{ROOT}/"):
+            assert word.encode() not in content, (path.name, word)

@@ -234,6 +234,18 @@ def test_a_graph_has_no_input_that_it_does_not_read(exported):
         assert {v.name for v in model.input} <= read
 
 
+def test_a_graph_tells_nothing_of_where_it_was_made(exported):
+    """The exporter notes of each node the file and line that it came from, on its machine."""
+    _, folder = exported
+    for graph in Manifest.load(folder).graphs.values():
+        model = onnx.load(folder / graph.file, load_external_data=False)
+        values = [*model.graph.input, *model.graph.output, *model.graph.value_info]
+        for part in (model, model.graph, *model.graph.node, *values, *model.functions):
+            assert not part.metadata_props
+            assert not part.doc_string
+        assert b'.py", line' not in (folder / graph.file).read_bytes()
+
+
 def test_the_card_is_for_people(exported):
     """It names the data, the figures and their intervals."""
     run, folder = exported

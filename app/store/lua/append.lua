@@ -1,9 +1,10 @@
 -- Add records to a user's history: all of them, but for those whose event key is there already.
 -- KEYS, ARGV 1-5: see change.lua; ARGV 6: records in the widest form, 7: what becomes of those that are
--- late ("append", "refuse", "insert"), 8: seconds that the history lives then, 0 for ever.
--- Where forecasts are compared with what is added, besides: KEYS[4] the forecasts of the user, KEYS[5]
--- and so on rings of models; ARGV 9: seconds for which a forecast counts, 10: most outcomes in a ring,
--- 11 and so on: keys of these rings' models.
+-- late ("append", "refuse", "insert"), 8: seconds that the history lives then, 0 for ever, 9: how many
+-- arguments behind it are texts: key, text, ... Then, where forecasts are compared with what is added:
+-- seconds for which one counts, most outcomes in a ring, and keys of models.
+-- KEYS behind those of change.lua: of texts, where there are any; of the user's forecasts; of the rings
+-- of these models.
 -- Returns {records added, duplicates left out, records kept now, version, late ones}, and behind them,
 -- where forecasts were met, how many outcomes have been put into rings, and key and outcome of each
 -- that has not; or "reused", "changed", "late" and how many are.
@@ -11,6 +12,8 @@
 local WIDEST = RECORD_OF.KTH5
 local A_FEW = 8  -- for these a history is searched; for more, its events are put in a table
 local new, late_rule, life_s = ARGV[6], ARGV[7], tonumber(ARGV[8])
+local last_text = 9 + ARGV[9]
+local FORECASTS = last_text > 9 and 5 or 4
 local before = answered_before()
 if before then return before end
 local record, form, name, gone, held, header, newest, is_there = history()
@@ -73,6 +76,8 @@ for at = 1, #new, WIDEST do
   end
 end
 if #late > 0 and late_rule == "refuse" then return {"late", #late} end
+-- Here, in the first of all writes: a server that has no room refuses it, and all that would follow.
+for i = 10, last_text, 2 do redis.call("HSETNX", KEYS[4], ARGV[i], ARGV[i + 1]) end
 local more = late_rule == "insert" and #added + #late or #added
 local count, total = held + more, gone + held + more
 if more == 0 then
@@ -142,11 +147,12 @@ if life_s > 0 then redis.call("EXPIRE", KEYS[1], life_s) end
 -- Compare forecasts with what has been added. The answers stand: whatever fails here is told behind
 -- the answer, and is no part of what the same call is answered again.
 local answer = answered({more, left_out, math.min(count, keep), version_of(name, total), #late})
-if not KEYS[4] then return answer end
-local models, outcomes = joined(KEYS[4], answers, tonumber(ARGV[9]))
+if not KEYS[FORECASTS] then return answer end
+local within_s, most = tonumber(ARGV[last_text + 1]), tonumber(ARGV[last_text + 2])
+local models, outcomes = joined(KEYS[FORECASTS], answers, within_s)
 if #models == 0 then return answer end
-local ring_of, most, not_put = {}, tonumber(ARGV[10]), {}
-for i = 5, #KEYS do ring_of[ARGV[i + 6]] = KEYS[i] end
+local ring_of, not_put = {}, {}
+for i = 1, #KEYS - FORECASTS do ring_of[ARGV[last_text + 2 + i]] = KEYS[FORECASTS + i] end
 local has_put = 0
 for _, model in ipairs(models) do
   if ring_of[model] and put(ring_of[model], most, outcomes[model]) then

@@ -9,6 +9,7 @@ from contextlib import suppress
 import pytest
 
 from app.keys import made
+from tests.app.api.test_operations import samples
 from tests.app.api.test_overload import ASK, Line, one_inside, request
 
 LIMIT = 2048
@@ -175,3 +176,84 @@ def test_a_request_that_asks_for_another_protocol_too_is_answered_in_this_one(se
     )
     assert again == [200] * 2
     assert many == [200] * 300
+
+
+CHUNKED = request(ASK)[0].split(b"content-length")[0] + b"transfer-encoding: chunked\r\n\r\n"
+NOT_HTTP = [
+    b"GET\r\n\r\n",
+    b"GREET / HTTP/1.1\r\n\r\n",
+    b"GET / HTTP/7\r\n\r\n",
+    b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+    b"GET /\xff HTTP/1.1\r\nhost: here\r\n\r\n",
+    b"GET http://:x/ HTTP/1.1\r\nhost: here\r\n\r\n",
+    b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",  # as TLS begins
+    b"GET / HTTP/1.1\r\nno header\r\n\r\n",
+    b"GET / HTTP/1.1\r\nx y: z\r\n\r\n",
+    b"POST /predict HTTP/1.1\r\ncontent-length: many\r\n\r\n",
+    CHUNKED + b"zz\r\n{}\r\n0\r\n\r\n",
+    CHUNKED + b"2\r\n{}zz",
+]
+
+
+def test_what_is_no_http_is_told_so_as_everything_else(serve):
+    """As a problem, with an id; counted as the caller's doing, and nobody else is troubled."""
+    client = serve()
+    for sent in NOT_HTTP:
+        with Line(client) as line:
+            line.send(sent)
+            status, headers, body = line.answer()
+            assert is_closed(line), sent
+
+        problem = json.loads(body)
+        assert (status, problem["code"], problem["status"]) == (400, "request_unreadable", 400)
+        assert headers["content-type"] == "application/problem+json"
+        assert headers["connection"] == "close"
+        assert headers["x-request-id"] == problem["request_id"]
+        assert headers["cache-control"] == "no-store"
+        assert headers["x-content-type-options"] == "nosniff"
+    with Line(client) as line:
+        line.send(b"GET / HTTP/1.1\r\nx-request-id: mine\r\nhost: here\r\nno header\r\n\r\n")
+        assert json.loads(line.answer()[2])["request_id"] == "mine"
+
+    assert client.post("/predict", json=ASK).status_code == 200
+    found = samples(client)
+    times = len(NOT_HTTP) + 1
+    assert found["kt_problems_total"][("code", "request_unreadable"),] == times
+    unread = ("code", "400"), ("method", "any"), ("route", "none")
+    assert found["kt_requests_total"][unread] == times
+    assert not [labels for labels in found["kt_requests_total"] if dict(labels)["code"] >= "500"]
+
+
+def test_what_is_no_http_gets_no_answer_that_is_another_s(serve):
+    """Behind a request that is being answered, and in the body of one that has been."""
+    client = serve()
+    good, bad = b"".join(request(ASK, more="x-request-id: first\r\n")), NOT_HTTP[1]
+    with Line(client) as line:
+        line.send(good + bad)
+        status, headers, _ = line.answer()
+        assert (status, headers["x-request-id"]) == (200, "first")
+        assert is_closed(line)
+    with Line(client) as line:
+        line.send(good)
+        assert line.answer()[0] == 200
+        line.send(bad)
+        status, headers, body = line.answer()
+        assert (status, json.loads(body)["code"]) == (400, "request_unreadable")
+        assert headers["x-request-id"] != "first"
+    with Line(client) as line:
+        line.send(CHUNKED.replace(b"/predict", b"/nothing-here"))
+        assert line.answer()[0] == 404
+        line.send(b"zz\r\n")
+        assert is_closed(line)
+
+
+def test_a_head_too_large_or_too_slow_waits_for_the_answers_before_it(serve):
+    """It is behind them; what was asked first is answered, and then the connection is closed."""
+    client = serve(max_head_bytes=LIMIT, head_timeout_s=0.2, requests_max_items=8)
+    good = b"".join(request({**ASK, "model": "saint_plus"}))
+    for behind in (b"GET /" + b"x" * LIMIT * 2, b"GET /mod"):
+        with Line(client) as line:
+            line.send(good + behind)
+            assert line.answer()[0] == 200
+            with suppress(ConnectionError):
+                assert line.answers.readline()[9:12] in (b"", b"408", b"431")

@@ -56,6 +56,7 @@ def test_a_running_service_is_alive_and_ready(client):
         "answers": True,
         "persistence": "append_only_file",
         "eviction": "noeviction",
+        "takes_writes": True,
     }
 
 

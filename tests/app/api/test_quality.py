@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from functools import partial
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from redis import Redis
 from sklearn.metrics import log_loss, roc_auc_score
 
 from app.settings import Settings
-from app.store.keys import FORECASTS
+from app.store.keys import FORECASTS, user_key
 from models.contract.inputs import Inputs
 from tests.app.api.test_operations import samples
 from tests.app.api.test_overload import until
@@ -114,7 +115,7 @@ def test_one_server_predicts_and_another_records(serve, redis_socket):  # noqa: 
     before = quality(one, "last_query")["current"]["answers"]
     asked = item("of two servers", 1, model="last_query")
     post(one, "/predict", asked)
-    until(lambda: redis.exists(FORECASTS % asked["user_id"]))
+    until(lambda: redis.exists(user_key(FORECASTS, asked["user_id"])))
 
     record(other, asked, correct=False)
 
@@ -198,6 +199,12 @@ def artifacts(tmp_path):
     return folder
 
 
+def is_compared(client, times: int) -> bool:
+    """A candidate has been asked so often beside the version served."""
+    asked = samples(client).get("kt_candidate_asked_total", {})
+    return asked.get((("model", NAME), ("result", "compared"))) == times
+
+
 def test_each_version_has_figures_of_its_own(serve, artifacts):
     """A candidate that is compared too; and whose version answers no more is told no more."""
     client = serve(artifact_dir=artifacts, model_versions={NAME: "1"}, deadline_ms=2000)
@@ -205,10 +212,7 @@ def test_each_version_has_figures_of_its_own(serve, artifacts):
     for number in range(3):
         asked = item("u", number)
         post(client, "/predict", asked)
-        compared = (("model", NAME), ("result", "compared"))
-        until(
-            lambda: samples(client).get("kt_candidate_asked_total", {}).get(compared) == number + 1
-        )  # noqa: B023
+        until(partial(is_compared, client, number + 1))
         record(client, asked, correct=number > 0)
 
     told = quality(client, NAME)

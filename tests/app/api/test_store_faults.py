@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import httpx
 
-from app.store.keys import HISTORY
+from app.store.keys import HISTORY, user_key
 from benchmarks.stores import clustered, one_server, until
 
 INLINE = {"history": [{"question_id": "8", "correct": True}], "question_id": "17"}
@@ -59,8 +59,24 @@ def test_without_its_store_a_service_says_so_at_once_and_comes_back_by_itself(se
             assert "kt_store_up 1.0" in client.get("/metrics").text
 
 
+def is_told(client: httpx.Client, why: str) -> bool:
+    """Say whether /readyz is green and has, with the metrics, why nothing is recorded."""
+    ready, metrics = client.get("/readyz"), client.get("/metrics").text.splitlines()
+    found = ready.json()
+    (warning,) = found["warnings"]
+    return (
+        (ready.status_code, found["ready"], found["reasons"]) == (200, True, [])
+        and (found["store"]["answers"], found["store"]["takes_writes"]) == (True, False)
+        and why in warning
+        and {"kt_ready 1.0", "kt_store_up 1.0", "kt_store_refuses_writes 1.0"} <= {*metrics}
+    )
+
+
 def test_a_store_that_takes_no_writes_answers_reads(serve):
-    """Full, it is 507; a replica, it is 503 by another name; predictions go on."""
+    """Full, it is 507; a replica, it is 503 by another name; predictions go on.
+
+    So nobody takes the service out of rotation: every other one has the same store.
+    """
     with one_server() as node:
         client = serve(redis_url=f"redis://127.0.0.1:{node.port}")
         client.post("/users/u/interactions", json=ANSWER).raise_for_status()
@@ -68,18 +84,30 @@ def test_a_store_that_takes_no_writes_answers_reads(serve):
         full = client.post("/users/u/interactions", json=ANSWER)
         assert (full.status_code, full.json()["code"]) == (507, "store_full")
         assert client.post("/predict", json=STORED).json()["history_length"] == 1
+        assert is_told(client, "out of memory")
         node.redis.config_set("maxmemory", "0")
         node.redis.replicaof("127.0.0.1", "1")
         refused = client.post("/users/u/interactions", json=ANSWER)
         assert (refused.status_code, refused.json()["code"]) == (503, "store_read_only")
         assert refused.headers["retry-after"] == "1"
         assert client.post("/predict", json=STORED).json()["history_length"] == 1
-        assert "takes no writes" in client.get("/readyz").json()["reasons"][0]
-        assert "kt_store_up 1.0" in client.get("/metrics").text
+        assert is_told(client, "it is a replica")
         node.redis.replicaof("NO", "ONE")
 
         again = client.post("/users/u/interactions", json=ANSWER)
         assert (again.status_code, again.json()["history_length"]) == (200, 2)
+        assert client.get("/readyz").json()["warnings"] == []
+        assert "kt_store_refuses_writes 0.0" in client.get("/metrics").text
+
+
+def test_a_store_that_takes_no_writes_loses_nothing(serve):
+    """A service that must not lose anything starts on one, and stays ready."""
+    with one_server() as node:
+        node.redis.config_set("min-replicas-to-write", "1")
+        client = serve(redis_url=f"redis://127.0.0.1:{node.port}", require_durable=True)
+
+        assert is_told(client, "min-replicas-to-write")
+        assert client.post("/predict", json=INLINE).status_code == 200
 
 
 def test_in_a_batch_only_those_on_a_server_that_is_gone_are_refused(serve):
@@ -92,7 +120,7 @@ def test_in_a_batch_only_those_on_a_server_that_is_gone_are_refused(serve):
         gone, there = cluster.masters
         if cluster.master_of("kt:t1") is gone:
             gone, there = there, gone
-        theirs = {u for u in users if cluster.master_of(HISTORY % u) is gone}
+        theirs = {u for u in users if cluster.master_of(user_key(HISTORY, u)) is gone}
         gone.kill()
         items = [{"user_id": u, "question_id": "17"} for u in users]
         for knowledge_state in (True, False):

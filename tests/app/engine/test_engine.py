@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
 
+from app.engine.artifact import open_artifact
 from app.engine.asked import Asked
 from app.engine.engine import open_engine
-from app.engine.versions import newest_versions
+from app.engine.versions import newest_versions, versions_of
 from app.errors import ArtifactInvalid, ModelUnknown, NotReady, Overloaded
 from app.settings import Settings
 from models.contract.interaction import INTERACTION
@@ -149,3 +155,36 @@ def test_a_folder_without_a_model_is_refused(tmp_path, name, said):
     """With the way to one."""
     with pytest.raises(ArtifactInvalid, match=said):
         newest_versions(tmp_path / name)
+
+
+@contextmanager
+def readable_by_its_owner(folder: Path) -> Iterator[None]:
+    """Be nobody for a moment where it would be read all the same: root may."""
+    mode, user = folder.stat().st_mode, os.geteuid()
+    folder.chmod(0)
+    try:
+        if user == 0:
+            os.seteuid(65534)
+        yield
+    finally:
+        os.seteuid(user)
+        folder.chmod(mode)
+
+
+def test_what_may_not_be_read_is_named_and_hides_nothing_else():
+    """A version's folder when it is opened, a model's when versions are looked for."""
+    with TemporaryDirectory() as name:
+        versions = [Path(name) / "dkt" / version for version in ("1", "2")]
+        for folder in versions:
+            folder.mkdir(parents=True)
+            (folder / "manifest.json").touch()
+        Path(name).chmod(0o755)
+        with readable_by_its_owner(versions[1]):
+            assert versions_of(Path(name)) == {"dkt": versions}
+            with pytest.raises(ArtifactInvalid, match=r"dkt/2 cannot be served: .*Permission"):
+                open_artifact(versions[1], "cpu", 1)
+        with (
+            readable_by_its_owner(versions[0].parent),
+            pytest.raises(ArtifactInvalid, match="dkt cannot be read: Permission denied"),
+        ):
+            versions_of(Path(name))

@@ -11,7 +11,7 @@ import pytest
 from app.errors import AnswerLate, HistoryChanged, IdempotencyKeyReused, InteractionUnknown
 from app.records import Answer, records_of
 from app.store.histories import NO_HISTORY, Amendment, Terms, Version
-from app.store.keys import BESIDE, CALLS, HISTORY, STATES
+from app.store.keys import BESIDE, CALLS, HISTORY, STATES, user_key
 from app.store.packed import packed
 from models.contract.interaction import UNKNOWN_MS
 from tests.app.store.conftest import KEEP, of_before
@@ -181,7 +181,7 @@ async def test_a_refused_call_may_come_again(histories):
 async def test_calls_are_remembered_for_a_day(histories):
     """Each for its own; those that are over make room, and a key may then be used again."""
     user_id = uuid4().hex
-    redis, key = histories._client.redis, CALLS % user_id
+    redis, key = histories._client.redis, user_key(CALLS, user_id)
     for number in range(6):
         await add(histories, user_id, answers(number, number + 1), Terms(call_key=f"k{number}"))
     life_s, fields = await redis.ttl(key), await redis.hgetall(key)
@@ -303,7 +303,7 @@ async def test_a_history_of_before_can_be_amended(histories, name):
     user_id = uuid4().hex
     given = [*answers(0, 3), Answer(question_id="q", correct=True, skill_ids=["a"], event_id="e")]
     old = records_of(given).interactions
-    await histories._client.redis.set(HISTORY % user_id, of_before(old, name, dropped=5))
+    await histories._client.redis.set(user_key(HISTORY, user_id), of_before(old, name, dropped=5))
 
     done = await histories.amend(user_id, 8, Amendment(asked_ms=77))
     again = await add(histories, user_id, [given[-1]])
@@ -429,7 +429,7 @@ async def test_histories_of_before_know_their_newest_time(opened):
     in_form_5 = b"KTH5abcd" + bytes(8) + packed(old)
     for value in (of_before(old, b"abcd"), in_form_5):
         user_id = uuid4().hex
-        await histories._client.redis.set(HISTORY % user_id, value)
+        await histories._client.redis.set(user_key(HISTORY, user_id), value)
         read, standing = await histories.read(user_id, 10), await store.states.stand(user_id, RULE)
         assert read.interactions.tobytes() == standing.interactions.tobytes() == old.tobytes()
 
@@ -451,19 +451,19 @@ async def test_a_history_lives_for_so_long_after_its_last_answer(opened):
     store, user_id = await opened(retention_days=40), uuid4().hex
     histories, redis = store.histories, store.histories._client.redis
     for first, count in ((0, 1), (1, 1), (2, KEEP), (KEEP + 2, 9)):
-        await redis.expire(HISTORY % user_id, 5)
+        await redis.expire(user_key(HISTORY, user_id), 5)
         given = answers(first, first + count)
         given[0] = replace(given[0], skill_ids=["s"] if first == 1 else None)
         await add(histories, user_id, given)
-        assert 40 * 86_400 - 60 < await redis.ttl(HISTORY % user_id) <= 40 * 86_400
-        assert not await redis.exists(BESIDE % user_id)
-    await redis.expire(HISTORY % user_id, 50)
+        assert 40 * 86_400 - 60 < await redis.ttl(user_key(HISTORY, user_id)) <= 40 * 86_400
+        assert not await redis.exists(user_key(BESIDE, user_id))
+    await redis.expire(user_key(HISTORY, user_id), 50)
 
     await histories.amend(user_id, KEEP, Amendment(correct=True), Terms(call_key="k"))
     await kept(store, user_id)
 
     for key in (HISTORY, STATES, CALLS):  # what is made of it does not outlive it
-        assert 0 < await redis.ttl(key % user_id) <= 50
+        assert 0 < await redis.ttl(user_key(key, user_id)) <= 50
 
 
 async def test_what_is_kept_for_ever_has_no_end(opened):
@@ -471,14 +471,14 @@ async def test_what_is_kept_for_ever_has_no_end(opened):
     store, user_id = await opened(), uuid4().hex
     histories, redis = store.histories, store.histories._client.redis
     await add(histories, user_id, answers(0, 2))
-    assert await redis.ttl(HISTORY % user_id) == -1
-    await redis.expire(HISTORY % user_id, 50)
+    assert await redis.ttl(user_key(HISTORY, user_id)) == -1
+    await redis.expire(user_key(HISTORY, user_id), 50)
 
     await add(histories, user_id, answers(2, 3))
     await kept(store, user_id)
 
-    assert await redis.ttl(HISTORY % user_id) == -1
-    assert await redis.ttl(STATES % user_id) > 29 * 86_400
+    assert await redis.ttl(user_key(HISTORY, user_id)) == -1
+    assert await redis.ttl(user_key(STATES, user_id)) > 29 * 86_400
 
 
 # -- everything out, everything gone -----------------------------------------------------------

@@ -24,7 +24,7 @@ async def test_the_embedded_store_loses_nothing(tmp_path):
     async with open_store(Settings(data_dir=tmp_path)) as store:
         found = await store.histories.ping()
 
-    assert found == ("append_only_file", "noeviction", [])
+    assert found == ("append_only_file", "noeviction", [], None)
 
 
 @pytest.mark.anyio

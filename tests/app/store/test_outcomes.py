@@ -20,7 +20,7 @@ from app.errors import StoreUnavailable
 from app.records import Answer
 from app.settings import Settings
 from app.store.histories import Terms
-from app.store.keys import FORECASTS, OUTCOMES
+from app.store.keys import FORECASTS, OUTCOMES, user_key
 from app.store.opening import open_store
 from app.store.outcomes import FORECAST, KEPT_FORECAST
 from app.store.redis_histories import RedisHistories
@@ -129,9 +129,11 @@ async def test_a_late_answer_that_is_put_where_it_belongs_is_compared(store):
     assert await found(store, model) == [(0.5, 1)]
 
 
-async def test_nothing_is_left_of_a_forgotten_user(store):
+@pytest.mark.parametrize("begins", ["", "}"], ids=["a name", "a name that closes a brace"])
+async def test_nothing_is_left_of_a_forgotten_user(store, begins):
     """Not of what was kept, nor of what waited to be; outcomes name no user and stay."""
-    user_id, model = uuid4().hex, a_model()
+    name, model = uuid4().hex, a_model()
+    user_id = begins + name
     note(store, user_id, model, "q1", 0.5)
     await record(store, user_id, ("q1", True))
     note(store, user_id, model, "q1", 0.6, length=1)
@@ -140,7 +142,7 @@ async def test_nothing_is_left_of_a_forgotten_user(store):
 
     await store.histories.forget(user_id)
     await store.outcomes.aclose()
-    left = await store.histories._client.redis.keys(f"kt:*{user_id}*")
+    left = await store.histories._client.redis.keys(f"kt:*{name}*")
 
     assert left == []
     assert await found(store, model) == [(0.5, 1)]
@@ -215,10 +217,10 @@ async def test_a_forecast_that_has_waited_too_long_is_not_compared(opened):
 
 async def aged(redis, user_id: str, seconds: int) -> None:
     """Let so much time go by for all that waits of a user."""
-    kept = np.frombuffer(await redis.get(FORECASTS % user_id) or b"", KEPT_FORECAST).copy()
+    kept = np.frombuffer(await redis.get(user_key(FORECASTS, user_id)) or b"", KEPT_FORECAST).copy()
     if len(kept):
         kept["noted_s"] -= seconds
-        await redis.setrange(FORECASTS % user_id, 0, kept.tobytes())
+        await redis.setrange(user_key(FORECASTS, user_id), 0, kept.tobytes())
 
 
 class Held:
@@ -281,7 +283,7 @@ async def test_what_spoils_forecasts_harms_no_recording(store):
 
     done = await record(store, user_id, ("q1", True))
     await redis.unlink(ring)
-    await redis.hset(FORECASTS % user_id, "x", "y")
+    await redis.hset(user_key(FORECASTS, user_id), "x", "y")
     note(store, user_id, model, "q1", 0.5)
     again = await record(store, user_id, ("q1", True))
 
@@ -387,7 +389,7 @@ async def test_in_a_cluster_rings_and_users_lie_apart():
                 await in_time(lambda: record(other, user_id, ("q1", at % 2 == 0)))  # noqa: B023
             joined = [await found(one, model) for model in models]
             rings = {cluster.master_of(OUTCOMES % m.to_bytes(8, "little").hex()) for m in models}
-            homes = {cluster.master_of(FORECASTS % user_id) for user_id in users}
+            homes = {cluster.master_of(user_key(FORECASTS, user_id)) for user_id in users}
 
     assert len(rings | homes) == 2
     for number, outcomes in enumerate(joined):

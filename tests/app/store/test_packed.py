@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from app.records import Answer, records_of
 from app.settings import Settings
-from app.store.keys import BESIDE, HISTORY
+from app.store.keys import BESIDE, HISTORY, user_key
 from app.store.opening import open_store
 from app.store.packed import FORMS, WIDEST, packed, unpacked
 from app.store.states import StateRule
@@ -38,7 +38,7 @@ drawn_answers = st.lists(
 
 
 async def form_of(histories, user_id) -> int:
-    return int((await histories._client.redis.getrange(HISTORY % user_id, 3, 3)).decode())
+    return int((await histories._client.redis.getrange(user_key(HISTORY, user_id), 3, 3)).decode())
 
 
 @given(drawn_answers)
@@ -103,7 +103,7 @@ async def test_a_history_of_before_is_read_and_gone_on_with(store, name, more):
         [Answer(question_id=f"q{i}", correct=i % 2 == 0, elapsed_ms=i or None) for i in range(3)]
         + [Answer(question_id="q", correct=True, asked_ms=LATEST_MS, **more)]
     ).interactions
-    await histories._client.redis.set(HISTORY % user_id, of_before(old, name, dropped=5))
+    await histories._client.redis.set(user_key(HISTORY, user_id), of_before(old, name, dropped=5))
 
     before = await histories.read(user_id, 100)
     standing = await store.states.stand(user_id, RULE)
@@ -156,7 +156,7 @@ async def test_users_of_every_form_are_read_together(store):
     of_before_id = uuid4().hex
     written[of_before_id] = records_of([Answer(question_id="q", correct=True)] * 3).interactions
     await store.histories._client.redis.set(
-        HISTORY % of_before_id, of_before(written[of_before_id])
+        user_key(HISTORY, of_before_id), of_before(written[of_before_id])
     )
 
     together = (await store.states.stand_all([*written], RULE)).each()
@@ -178,9 +178,9 @@ async def test_a_history_takes_no_more_room_than_its_records(store):
     await add(store.histories, at_once, answers)
 
     for user_id in (one_by_one, at_once):
-        used = await redis.memory_usage(HISTORY % user_id, samples=0)
+        used = await redis.memory_usage(user_key(HISTORY, user_id), samples=0)
         assert used < 24 + 18 * KEEP + 150  # header, records, the name of the key
-        assert not await redis.exists(BESIDE % user_id)
+        assert not await redis.exists(user_key(BESIDE, user_id))
 
 
 @pytest.mark.anyio
@@ -193,4 +193,4 @@ async def test_a_server_without_a_command_keeps_histories_all_the_same(command):
                 await add(store.histories, "u", [Answer(question_id=f"q{number}", correct=True)])
 
             assert (await store.histories.read("u", 10)).length == 3
-            assert not await store.histories._client.redis.exists(BESIDE % "u")
+            assert not await store.histories._client.redis.exists(user_key(BESIDE, "u"))

@@ -13,7 +13,7 @@ from redis import Redis
 from app.errors import Overloaded, StoreCorrupt
 from app.records import records_of
 from app.settings import Settings
-from app.store.keys import HISTORY
+from app.store.keys import HISTORY, user_key
 from app.store.opening import open_store
 from app.store.states import SPOILT, Known, StateRule
 from tests.app.store.conftest import KEEP, a_server, of_before
@@ -271,7 +271,7 @@ async def test_a_history_without_a_name_keeps_no_states_until_it_has_one(store):
     """Histories of before had none; a server of then forgets a user and leaves the states."""
     user_id = uuid4().hex
     old = records_of(answers(0, 2)).interactions
-    await store.histories._client.redis.set(HISTORY % user_id, of_before(old))
+    await store.histories._client.redis.set(user_key(HISTORY, user_id), of_before(old))
 
     nameless = await kept(store, user_id)
     still = await store.states.stand(user_id, RULE)
