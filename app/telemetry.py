@@ -313,7 +313,7 @@ class JsonLines(logging.Formatter):
             "at": f"{self.formatTime(record, '%Y-%m-%dT%H:%M:%S')}.{int(record.msecs):03d}Z",
             "level": record.levelname.lower(),
             "logger": record.name,
-            "event": record.getMessage(),
+            "event": self._event(record),
         }
         if request := current_request.get():
             line["request_id"] = request.id
@@ -324,6 +324,13 @@ class JsonLines(logging.Formatter):
             if self._messages:
                 line["message"] = str(record.exc_info[1])
         return orjson.dumps(line, default=str, option=orjson.OPT_NON_STR_KEYS).decode()
+
+    def _event(self, record: logging.LogRecord) -> str:
+        text = record.getMessage()
+        if self._messages or record.name != "asyncio":
+            return text
+        # It goes on with what a task or a call holds, and the message of what it raised.
+        return text.partition("\n")[0].partition("(")[0]
 
 
 def _places(tb: TracebackType | None) -> list[str]:

@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence, Sized
 from concurrent.futures import Future
 from contextlib import suppress
+from contextvars import Context
 from dataclasses import dataclass
 from functools import partial
 from types import TracebackType
@@ -120,6 +121,7 @@ class Batcher(Generic[Item, Result]):
         self._runs: dict[object, _Run[Item, Result]] = {}  # in a thread now
         self._is_open = False
         self._is_due = False  # this turn of the loop ends with a dispatch
+        self._apart = Context()  # of no request: what is dispatched is of all who came
         self._is_done = asyncio.Event()  # nobody waits and nothing runs
 
     async def submit(self, item: Item) -> Answered[Result]:
@@ -234,7 +236,7 @@ class Batcher(Generic[Item, Result]):
         """Dispatch when all who come in this turn of the loop are in."""
         if not self._is_due:
             self._is_due = True
-            self._loop.call_soon(self._dispatch_due)
+            self._loop.call_soon(self._dispatch_due, context=self._apart)
 
     def _dispatch_due(self) -> None:
         self._is_due = False
