@@ -23,6 +23,7 @@ from app.engine.engine import Engine, open_engine
 from app.engine.memory import Memories
 from app.errors import TracerError
 from app.keys import Keyring
+from app.lag import loop_lag
 from app.meters import EngineMeter
 from app.rollout import Rollout
 from app.service import Tracer
@@ -78,6 +79,7 @@ def create_app(settings: Settings) -> FastAPI:
                 app.state.start_failure = exc
                 raise
             app.state.rollout = rollout
+            stack.callback(asyncio.create_task(loop_lag(metrics.loop_lag), name="lag").cancel)
             if keyring is not None:
                 stack.callback(asyncio.create_task(gate.watch(), name="keys").cancel)
             if settings.follow_artifacts_s:

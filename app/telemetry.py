@@ -80,6 +80,9 @@ class Metrics:
             "method",
         )
         self.in_progress = self._gauge("kt_requests_in_progress", "Requests being answered now.")
+        self.loop_lag = self._histogram(
+            "kt_loop_lag_seconds", "How late the event loop comes to what is due.", _DURATIONS_S
+        )
         self.problems = self._counter("kt_problems", "Problems answered.", "code")
         self.key_requests = self._counter("kt_key_requests", "Requests of each API key.", "key")
         self.key_reloads = self._counter(
