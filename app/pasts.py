@@ -175,7 +175,7 @@ class Pasts:
             scored = await model.score(asked)
         else:
             scored = await self._followed(model, asked, past)
-        self._metrics.waited("queue", scored.queued_s)
+        self._metrics.waited("queue", scored.queued_s, ago_s=scored.run_s)
         self._metrics.waited("run", scored.run_s)
         return scored
 
@@ -207,7 +207,7 @@ class Pasts:
         answered = await model.follow_many(asked)
         new = np.flatnonzero(asked.new)
         times = len(queries) + len(new)  # folding first is a run of its own for whoever asks alone
-        self._metrics.waited("queue", answered.queued_s, times)
+        self._metrics.waited("queue", answered.queued_s, times, ago_s=answered.run_s)
         self._metrics.waited("run", answered.run_s, times)
         for row in new.tolist():
             standing = crowd.standing(row)

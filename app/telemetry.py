@@ -14,7 +14,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from time import perf_counter
 from types import TracebackType
-from typing import IO, Any
+from typing import IO, Any, Protocol
 
 import numpy as np
 import orjson
@@ -43,6 +43,19 @@ _DIFFERENCES = (0.0001, 0.001, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 
 _RATIOS = (1.0, 1.1, 1.25, 1.5, 2.0, 3.0, 5.0, 10.0)
 
 
+class Trace(Protocol):
+    """What is told of one request elsewhere than here (`app.api.traces`)."""
+
+    id: str
+    span_id: str
+
+    def note(self, stage: str, spent_s: float, ago_s: float = 0.0) -> None:
+        """Note a stage that ended just now, or so long ago."""
+
+    def end(self, route: str | None, status: int, problems: Sequence[str]) -> None:
+        """Tell of the request, which is over now."""
+
+
 @dataclass(slots=True)
 class Request:
     """What is known of the request under way in this task."""
@@ -51,6 +64,7 @@ class Request:
     stages_s: dict[str, float] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)  # codes of those told in the answer
     key: str | None = None  # name of the key that was shown, where there are keys
+    trace: Trace | None = None  # None where nobody is told of it
 
     @property
     def server_timing(self) -> str:
@@ -203,14 +217,16 @@ class Metrics:
         """Note whether the store answers."""
         return _Watched(self.store_up)
 
-    def waited(self, name: str, spent_s: float, times: int = 1) -> None:
-        """Note a stage timed elsewhere, as often as it was shared.
+    def waited(self, name: str, spent_s: float, times: int = 1, *, ago_s: float = 0.0) -> None:
+        """Note a stage timed elsewhere, as often as it was shared; it ended so long ago.
 
         Of several at one time a request keeps the longest.
         """
         observe_all(self.stage_duration.labels(name), [spent_s] * times)
         if request := current_request.get():
             request.stages_s[name] = max(request.stages_s.get(name, 0.0), spent_s)
+            if request.trace is not None:
+                request.trace.note(name, spent_s, ago_s)
 
     def _counter(self, name: str, text: str, *labels: str) -> Any:
         return _labelled(Counter(name, text, labels, registry=self.registry), labels)
@@ -274,6 +290,8 @@ class _Stage:
         self._child.observe(spent_s)
         if request := current_request.get():
             request.stages_s[self._name] = request.stages_s.get(self._name, 0.0) + spent_s
+            if request.trace is not None:
+                request.trace.note(self._name, spent_s)
 
 
 class _Watched:
@@ -320,6 +338,8 @@ class JsonLines(logging.Formatter):
         }
         if request := current_request.get():
             line["request_id"] = request.id
+            if request.trace is not None:
+                line |= {"trace_id": request.trace.id, "span_id": request.trace.span_id}
         line |= {k: v for k, v in vars(record).items() if k not in _STANDARD}
         if record.exc_info and record.exc_info[1] is not None:
             line["error"] = type(record.exc_info[1]).__name__
