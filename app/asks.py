@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NamedTuple, TypedDict
 
 import numpy as np
@@ -73,7 +74,12 @@ class Prediction(TypedDict):
 
 def ref_of(model: ServedModel) -> ModelRef:
     """Return the name under which a model's answers go out."""
-    return ModelRef(model.name, model.version)
+    return _ref(model.name, model.version)
+
+
+@lru_cache(maxsize=256)
+def _ref(name: str, version: str) -> ModelRef:
+    return ModelRef(name, version)
 
 
 def unseen_of(ask: Ask, question: int, vocabulary: Vocabulary) -> list[Unseen]:

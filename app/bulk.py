@@ -20,7 +20,7 @@ from app.engine.model import ServedModel
 from app.errors import ScoringFailed, StoreCorrupt, StoreUnavailable
 from app.pasts import Crowd, Past, Pasts
 from app.store.states import SPOILT, UNREACHED
-from app.telemetry import Metrics, observe_all
+from app.telemetry import Metrics
 from models.contract.interaction import UNKNOWN_MS
 
 _USERS, _READ_WHOLE, _ITEMS = 256, 128, 512
@@ -193,7 +193,7 @@ class Bulk:
         for label, times in (("true", cold), ("false", len(found) - cold)):
             if times:
                 self._metrics.predictions.labels(model.name, label).inc(times)
-        observe_all(self._metrics.history_length, lengths)
+        self._metrics.history_length.observe_all(lengths)
         for one in found:
             for unseen in one["unseen"]:
                 self._metrics.unseen.labels(unseen.kind).inc()

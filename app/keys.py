@@ -21,7 +21,7 @@ import os
 import secrets
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Literal, get_args
 
@@ -34,6 +34,7 @@ log = logging.getLogger(__name__)
 Scope = Literal["predict", "read", "write", "admin", "metrics"]
 SCOPES: tuple[Scope, ...] = get_args(Scope)
 
+_NONE = bytes(32)
 _PREFIX = "kt_"  # so that scanners of repositories can tell what they have found
 _Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,64}$")]
 
@@ -49,6 +50,11 @@ class Key(BaseModel):
     tenant: _Name | None = None  # None: the users of whoever names no tenant
     per_second: float | None = Field(None, gt=0, le=1e6)  # requests; None: no limit
     burst: int | None = Field(None, ge=1, le=10**6)  # None: what comes in ten seconds
+
+    @cached_property
+    def digest(self) -> bytes:
+        """The hash of the key."""
+        return bytes.fromhex(self.sha256)
 
     @model_validator(mode="after")
     def _bursts_within_a_rate(self) -> Key:
@@ -72,12 +78,6 @@ class _File(BaseModel):
         return self
 
 
-@dataclass(frozen=True, slots=True)
-class _Entry:
-    digest: bytes
-    key: Key
-
-
 class Keyring:
     """The keys of a file, as it is now."""
 
@@ -85,23 +85,24 @@ class Keyring:
         """Raise `KeysInvalid` where the file is none of ours."""
         self._path = path
         self._seen = _mark(path)
-        self._entries = _read(path)
+        self._keys = _read(path)
 
     @property
     def keys(self) -> list[Key]:
         """Every key, in the order of the file."""
-        return [entry.key for entry in self._entries]
+        return [*self._keys.values()]
 
     def find(self, secret: bytes) -> Key | None:
         """Return the key that a caller has shown; None where it is none of these.
 
-        It takes as long whichever it is, and whether it is one.
+        It takes as long whichever it is: what is looked up is a hash of what was shown, of which
+        nobody can choose a part, in a table whose own hashes are of this process alone.
         """
-        digest, found = hashlib.sha256(secret).digest(), None
-        for entry in self._entries:
-            if hmac.compare_digest(entry.digest, digest):
-                found = entry.key
-        return found
+        digest = hashlib.sha256(secret).digest()
+        key = self._keys.get(digest)
+        if not hmac.compare_digest(_NONE if key is None else key.digest, digest):
+            return None
+        return key
 
     def reload(self) -> bool:
         """Read the file again if it has changed; say whether other keys hold now.
@@ -112,7 +113,7 @@ class Keyring:
         if mark == self._seen:
             return False
         self._seen = mark
-        self._entries = _read(self._path)
+        self._keys = _read(self._path)
         return True
 
 
@@ -125,7 +126,7 @@ def _mark(path: Path) -> tuple[int, int, int] | None:
     return found.st_mtime_ns, found.st_size, found.st_ino
 
 
-def _read(path: Path) -> list[_Entry]:
+def _read(path: Path) -> dict[bytes, Key]:
     try:
         content = path.read_bytes()
     except OSError as exc:
@@ -137,7 +138,7 @@ def _read(path: Path) -> list[_Entry]:
         place = ".".join(map(str, first["loc"]))
         message = first["msg"].removeprefix("Value error, ")
         raise KeysInvalid(f"{path}: {place + ': ' if place else ''}{message}") from exc
-    return [_Entry(bytes.fromhex(key.sha256), key) for key in file.keys]
+    return {key.digest: key for key in file.keys}
 
 
 def made(

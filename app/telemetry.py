@@ -9,14 +9,13 @@ import logging
 import sys
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from time import perf_counter
 from types import TracebackType
 from typing import IO, Any, Protocol
 
-import numpy as np
 import orjson
 from prometheus_client import (
     CollectorRegistry,
@@ -29,6 +28,7 @@ from prometheus_client.gc_collector import GCCollector
 from prometheus_client.process_collector import ProcessCollector
 
 from app.errors import StoreUnavailable
+from app.noting import Kept, Notes, Observed
 
 STAGES = ("store_read", "store_write", "queue", "run", "serialize")
 """Where the time of a request goes; each is one observation an operation, not a request."""
@@ -81,6 +81,7 @@ class Metrics:
     def __init__(self) -> None:
         disable_created_metrics()  # type: ignore[no-untyped-call]  # a third more series, of no use
         self.registry = CollectorRegistry()
+        self._notes = Notes(self.registry)
         ProcessCollector(registry=self.registry)
         GCCollector(registry=self.registry)
         self.requests = self._counter(
@@ -222,55 +223,47 @@ class Metrics:
 
         Of several at one time a request keeps the longest.
         """
-        observe_all(self.stage_duration.labels(name), [spent_s] * times)
+        child = self.stage_duration.labels(name)
+        if times == 1:
+            child.observe(spent_s)
+        else:
+            child.observe_all([spent_s] * times)
         if request := current_request.get():
             request.stages_s[name] = max(request.stages_s.get(name, 0.0), spent_s)
             if request.trace is not None:
                 request.trace.note(name, spent_s, ago_s)
 
     def _counter(self, name: str, text: str, *labels: str) -> Any:
-        return _labelled(Counter(name, text, labels, registry=self.registry), labels)
+        made = Counter(name, text, labels, registry=self.registry)
+        return _labelled(made, labels, self._notes.counted)
 
     def _gauge(self, name: str, text: str, *labels: str) -> Any:
-        return _labelled(Gauge(name, text, labels, registry=self.registry), labels)
+        made = Gauge(name, text, labels, registry=self.registry)
+        return _labelled(made, labels, self._notes.kept)
 
     def _histogram(self, name: str, text: str, buckets: tuple[float, ...], *labels: str) -> Any:
         made = Histogram(name, text, labels, buckets=buckets, registry=self.registry)
-        return _labelled(made, labels)
-
-
-def observe_all(histogram: Any, values: Sequence[float]) -> None:
-    """Note many values at once: one by one, each takes two locks.
-
-    The client has no call for it, so this reaches for what its own `observe` does; a test compares.
-    """
-    if len(values) == 1:
-        histogram.observe(values[0])
-        return
-    places = np.searchsorted(histogram._upper_bounds, values)
-    histogram._sum.inc(float(np.sum(values)))
-    for place, times in enumerate(np.bincount(places).tolist()):
-        if times:
-            histogram._buckets[place].inc(times)
+        return _labelled(made, labels, self._notes.observed)
 
 
 class _Labelled:
     """A metric whose children are looked up once: its own way takes a lock and joins strings."""
 
-    def __init__(self, metric: Any) -> None:
+    def __init__(self, metric: Any, noting: Callable[[Any], Any]) -> None:
         self._metric = metric
+        self._noting = noting
         self._children: dict[tuple[str, ...], Any] = {}
 
     def labels(self, *values: str) -> Any:
         """Return the child of these label values."""
         child = self._children.get(values)
         if child is None:
-            child = self._children[values] = self._metric.labels(*values)
+            child = self._children[values] = self._noting(self._metric.labels(*values))
         return child
 
 
-def _labelled(metric: Any, labels: tuple[str, ...]) -> Any:
-    return _Labelled(metric) if labels else metric
+def _labelled(metric: Any, labels: tuple[str, ...], noting: Callable[[Any], Any]) -> Any:
+    return _Labelled(metric, noting) if labels else noting(metric)
 
 
 class _Stage:
@@ -278,7 +271,7 @@ class _Stage:
 
     __slots__ = ("_child", "_name", "_started")
 
-    def __init__(self, name: str, child: Histogram) -> None:
+    def __init__(self, name: str, child: Observed) -> None:
         self._name = name
         self._child = child
 
@@ -299,7 +292,7 @@ class _Watched:
 
     __slots__ = ("_store_up",)
 
-    def __init__(self, store_up: Gauge) -> None:
+    def __init__(self, store_up: Kept) -> None:
         self._store_up = store_up
 
     def __enter__(self) -> None:

@@ -3,8 +3,9 @@
     make chaos
     python -m benchmarks.chaos --only cluster --callers 12
 
-Real servers, real stores, on loopback: a Redis that syncs its file, the embedded store, a service
-under three sentinels, a cluster of three masters and three replicas. What callers were told is
+Real servers, real stores, on loopback: a Redis that syncs its file, the embedded store, the same on
+a small disk (for root: it is mounted), a service under three sentinels, a cluster of three masters
+and three replicas. What callers were told is
 compared with what is there afterwards. Exits with 1 where anything acknowledged was lost, doubled
 or not seen by a prediction, where somebody failed whom the fault does not concern, or where
 recovery took longer than its bound. Writes bench-results/chaos.json.
@@ -15,22 +16,26 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
 from typing import Any
 from uuid import uuid4
 
+import httpx
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from app.engine.versions import newest_versions
 from app.settings import Settings
 from app.store.keys import HISTORY
 from benchmarks.callers import Caller, Seen, wrong_of
@@ -39,6 +44,9 @@ from benchmarks.server import ROOT, OwnServer, start, stop
 from benchmarks.stores import Clustered, Watched, clustered, one_server, watched
 from models.commands import at_least
 
+MODEL = "dkt"
+UNPROCESSABLE = 422
+
 RETURNED_S = 2.0
 """Longest time until nobody fails any more, once what was gone is back."""
 
@@ -46,7 +54,13 @@ FAILED_OVER_S = 10.0
 """The same, from the death of a master on."""
 
 _WARM_S, _CALM_S, _HALT_S, _FULL_S = 1.0, 2.0, 3.0, 1.5
+_SLOW_MS = 100
+_DISK = "32m"
 _DRAIN_S = Settings().drain_s
+
+
+class NotHere(RuntimeError):
+    """This machine has not what a fault needs; it is in the message."""
 
 
 class World:
@@ -56,8 +70,14 @@ class World:
         self.store = store
         self.servers: list[OwnServer] = []
         self.exit_code: int | None = None  # of a server that was told to stop
-        self._folder = folder
-        self._settings = {"KT_LOG_LEVEL": "warning", **_one_model(folder), **settings}
+        self.folder = folder
+        self.artifacts, self.versions = _one_model(folder)
+        self._settings = {
+            "KT_LOG_LEVEL": "warning",
+            "KT_ARTIFACT_DIR": str(self.artifacts),
+            "KT_DEFAULT_MODEL": MODEL,
+            **settings,
+        }
 
     def urls(self) -> list[str]:
         """Return where the servers listen."""
@@ -65,7 +85,7 @@ class World:
 
     def start(self) -> None:
         """Start one more."""
-        self.servers.append(start(self._folder / "data", self._settings))
+        self.servers.append(start(self.folder / "data", self._settings))
 
     def kill(self) -> None:
         """End the oldest by SIGKILL."""
@@ -128,6 +148,53 @@ def _store_full(world: World) -> None:
     world.store.redis.config_set("maxmemory", "0")
 
 
+def _store_slow(world: World) -> None:
+    for _ in range(10):
+        world.store.redis.client_pause(_SLOW_MS, all=True)
+        time.sleep(1.5 * _SLOW_MS / 1000)
+
+
+def _store_read_only(world: World) -> None:
+    """Make it the replica of nobody who is there: it keeps what it has and takes no writes."""
+    world.store.redis.replicaof("127.0.0.1", "1")
+    time.sleep(_FULL_S)
+    world.store.redis.replicaof("NO", "ONE")
+
+
+def _scripts_forgotten(world: World) -> None:
+    for _ in range(20):
+        world.store.redis.script_flush()
+        time.sleep(0.05)
+
+
+def _versions_changed(world: World) -> None:
+    """Serve the other version and this one again, and offer one that is broken, five times."""
+    (server,) = world.servers
+    url = f"{server.url}/models/{MODEL}/current"
+    first, second = (str(n) for n in world.versions)
+    broken = world.artifacts / MODEL / "99"
+    with httpx.Client(timeout=60) as client:
+        for _ in range(5):
+            for version in (first, second):
+                client.put(url, json={"version": version}).raise_for_status()
+            shutil.copytree(world.artifacts / MODEL / second, broken)
+            (broken / "step.onnx").write_bytes(b"cut short")
+            refused = client.put(url, json={"version": broken.name}).status_code
+            shutil.rmtree(broken)
+            if refused != UNPROCESSABLE:
+                raise RuntimeError(f"a broken version was answered with {refused}")
+
+
+def _disk_full(world: World) -> None:
+    """Fill the disk of the store to its last byte, and empty it again."""
+    ballast = world.folder / "data" / "ballast"
+    with suppress(OSError), ballast.open("wb", buffering=0) as file:
+        while True:
+            file.write(bytes(4096))
+    time.sleep(_FULL_S)
+    ballast.unlink()
+
+
 def _embedded_killed(world: World) -> None:
     from psutil import Process  # of the development environment alone
 
@@ -173,6 +240,24 @@ def _embedded(folder: Path) -> Iterator[World]:
 
 
 @contextmanager
+def _small_disk(folder: Path) -> Iterator[World]:
+    disk = folder / "data"
+    disk.mkdir()
+    options = ["-t", "tmpfs", "-o", f"size={_DISK}", "tmpfs"]
+    done = subprocess.run(
+        ["mount", *options, str(disk)], check=False, capture_output=True, text=True
+    )
+    if done.returncode:
+        raise NotHere(f"no disk of its own can be mounted: {done.stderr.strip()}")
+    world = World(folder, {})
+    try:
+        yield world
+    finally:
+        world.end()  # nothing is unmounted that somebody writes to
+        subprocess.run(["umount", str(disk)], check=True)
+
+
+@contextmanager
 def _sentinel(folder: Path) -> Iterator[World]:
     with watched() as store:
         yield World(folder, {"KT_REDIS_URL": store.url, "KT_REDIS_MIN_REPLICAS": "1"}, store)
@@ -193,6 +278,18 @@ FAULTS: tuple[tuple[str, Callable[[Path], Any], tuple[Fault, ...]], ...] = (
             Fault(name=f"store halted for {_HALT_S:g} s", strike=_store_halted),
             Fault(name="connections cut, 20 times", strike=_connections_cut),
             Fault(name=f"store full for {_FULL_S:g} s", strike=_store_full),
+            Fault(name=f"store read-only for {_FULL_S:g} s", strike=_store_read_only),
+            Fault(name=f"store slow, {_SLOW_MS} ms, 10 times", strike=_store_slow, may_fail=False),
+            Fault(
+                name="store without its scripts, 20 times",
+                strike=_scripts_forgotten,
+                may_fail=False,
+            ),
+            Fault(
+                name="versions changed 10 times, 5 broken ones refused",
+                strike=_versions_changed,
+                may_fail=False,
+            ),
             Fault(
                 name="one of two servers stopped",
                 strike=World.stop,
@@ -209,6 +306,11 @@ FAULTS: tuple[tuple[str, Callable[[Path], Any], tuple[Fault, ...]], ...] = (
             Fault(name="its store killed", strike=_embedded_killed),
             Fault(name="server killed, started again", strike=_server_killed),
         ),
+    ),
+    (
+        "embedded, a disk of its own",
+        _small_disk,
+        (Fault(name=f"disk full for {_FULL_S:g} s", strike=_disk_full),),
     ),
     (
         "sentinels",
@@ -262,7 +364,11 @@ def measure(given: argparse.Namespace, console: Console) -> dict[str, Any]:
             continue
         with ExitStack() as stack:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="kt-chaos-")))
-            world: World = stack.enter_context(open_world(folder))
+            try:
+                world: World = stack.enter_context(open_world(folder))
+            except NotHere as exc:
+                console.print(f"{store}: left out: {exc}", style="yellow")
+                continue
             stack.callback(world.end)
             world.start()
             for fault in chosen:
@@ -333,12 +439,18 @@ def wrong_with(told: dict[str, Any], fault: Fault) -> list[str]:
     return wrong
 
 
-def _one_model(folder: Path) -> dict[str, str]:
-    """Return settings of a server that is soon ready: what is hurt here is not the models."""
-    artifacts = folder / "artifacts"
-    artifacts.mkdir()
-    (artifacts / "dkt").symlink_to(ROOT / "artifacts" / "dkt")
-    return {"KT_ARTIFACT_DIR": str(artifacts), "KT_DEFAULT_MODEL": "dkt"}
+def _one_model(folder: Path) -> tuple[Path, tuple[int, int]]:
+    """Return a folder of two versions of a model, and these; a server of one is soon ready."""
+    (shipped,) = (f for f in newest_versions(ROOT / "artifacts") if f.parent.name == MODEL)
+    (folder / "artifacts" / MODEL).mkdir(parents=True)
+    versions = int(shipped.name), int(shipped.name) + 1
+    for version in versions:
+        there = folder / "artifacts" / MODEL / str(version)
+        shutil.copytree(shipped, there)
+        manifest = json.loads((there / "manifest.json").read_text("utf-8"))
+        manifest["version"] = there.name
+        (there / "manifest.json").write_text(json.dumps(manifest), "utf-8")
+    return folder / "artifacts", versions
 
 
 def _table(found: dict[str, Any]) -> Table:

@@ -56,15 +56,18 @@ class Load:
         return float(np.percentile(self.late_s or self.spent_s, percent)) * 1000
 
 
-def post(url: str, path: str, body: Any) -> bytes:
-    """Return the bytes of a POST with a JSON body."""
-    return request(url, "POST", path, json.dumps(body, separators=(",", ":")).encode())
+def post(url: str, path: str, body: Any, key: str | None = None) -> bytes:
+    """Return the bytes of a POST with a JSON body, by an API key where there is one."""
+    return request(url, "POST", path, json.dumps(body, separators=(",", ":")).encode(), key)
 
 
-def request(url: str, method: str, path: str, content: bytes = b"") -> bytes:
+def request(
+    url: str, method: str, path: str, content: bytes = b"", key: str | None = None
+) -> bytes:
     """Return the bytes of a request, with JSON where there is any."""
+    shown = "" if key is None else f"authorization: Bearer {key}\r\n"
     head = (
-        f"{method} {path} HTTP/1.1\r\nhost: {urlsplit(url).netloc}\r\n"
+        f"{method} {path} HTTP/1.1\r\nhost: {urlsplit(url).netloc}\r\n{shown}"
         f"content-type: application/json\r\ncontent-length: {len(content)}\r\n\r\n"
     )
     return head.encode() + content

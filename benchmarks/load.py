@@ -25,6 +25,7 @@ from rich.table import Table
 
 from app.engine.artifact import open_artifact
 from app.engine.versions import newest_versions
+from app.keys import SCOPES, made
 from benchmarks.generator import Load, closed_loop, each_once, post
 from benchmarks.lengths import drawn
 from benchmarks.report import machine, middle
@@ -61,9 +62,13 @@ def measure(given: argparse.Namespace, console: Console) -> dict[str, Any]:
     """Return the rates of every case, round by round, and their ratios to the empty route's."""
     with ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="ktserve-load-"))
-        url = stack.enter_context(own_server(Path(folder), {"KT_LOG_LEVEL": "warning"})).url
+        settings = {"KT_LOG_LEVEL": "warning"}
+        key = None
+        if not given.without_keys:
+            settings["KT_KEYS_FILE"], key = _keys(Path(folder) / "keys.json")
+        url = stack.enter_context(own_server(Path(folder), settings)).url
         floor = stack.enter_context(empty_server())
-        cases = [empty_case(floor), *cases_of(url, given.only)]
+        cases = [empty_case(floor), *cases_of(url, given.only, key)]
         loads: dict[str, list[Load]] = {case.name: [] for case in cases}
         with Progress(console=console, transient=True) as progress:
             task = progress.add_task("load", total=given.rounds * len(cases))
@@ -77,6 +82,7 @@ def measure(given: argparse.Namespace, console: Console) -> dict[str, Any]:
     empty = [load.per_second for load in loads["empty route"]]
     return {
         "what": f"closed loop, {given.callers} callers, one server process",
+        "keys": key is not None,
         "machine": machine(),
         "rounds": given.rounds,
         "seconds_a_round": given.seconds,
@@ -100,8 +106,15 @@ def empty_case(url: str) -> Case:
     return Case("empty route", url, [post(url, "/predict", {"user_id": "u", "question_id": "1"})])
 
 
-def cases_of(url: str, only: str | None) -> list[Case]:
-    """Store histories and return the requests that stand on them."""
+def _keys(file: Path) -> tuple[str, str]:
+    """Write a file of one key, of a tenant and with a rate limit; return its name and the key."""
+    secret, key = made("load", SCOPES, tenant="load", per_second=1e6, burst=10**6)
+    file.write_text(json.dumps({"keys": [key.model_dump(mode="json")]}), encoding="utf-8")
+    return str(file), secret
+
+
+def cases_of(url: str, only: str | None, key: str | None = None) -> list[Case]:
+    """Store histories and return the requests that stand on them, by a key where there is one."""
     artifacts = {
         f.parent.name: open_artifact(f, "cpu", 1) for f in newest_versions(ROOT / "artifacts")
     }
@@ -123,7 +136,7 @@ def cases_of(url: str, only: str | None) -> list[Case]:
             stored[n] = drawn(USERS, seed=0) if n == MIXED else [int(n)] * USERS
             for user, length in enumerate(stored[n]):
                 answers = answers_of(artifacts[model].vocabulary, length, seed=length)
-                store(url, f"load-{n}-{user}", answers)
+                store(url, f"load-{n}-{user}", answers, key)
         requests = [
             post(
                 url,
@@ -134,6 +147,7 @@ def cases_of(url: str, only: str | None) -> list[Case]:
                     "model": model,
                     "knowledge_state": vector,
                 },
+                key,
             )
             for user in range(USERS)
         ]
@@ -160,11 +174,11 @@ def answers_of(vocabulary: Vocabulary, n: int, seed: int | tuple[int, ...]) -> l
     ]
 
 
-def store(url: str, user_id: str, answers: list[dict[str, Any]]) -> None:
+def store(url: str, user_id: str, answers: list[dict[str, Any]], key: str | None = None) -> None:
     """Record the answers of a user who has none yet."""
     parts = [answers[first : first + 1000] for first in range(0, len(answers), 1000)]
     path = f"/users/{user_id}/interactions"
-    each_once(url, [post(url, path, {"interactions": part}) for part in parts])
+    each_once(url, [post(url, path, {"interactions": part}, key) for part in parts])
 
 
 def _table(found: dict[str, Any]) -> Table:
@@ -183,6 +197,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=4.0, help="of each case in a round")
     parser.add_argument("--callers", type=int, default=32)
+    parser.add_argument("--without-keys", action="store_true", help="ask a server that has none")
     parser.add_argument("--only", help="cases whose names hold this text, and the floor")
     parser.add_argument("--out", type=Path, default=Path("bench-results/load.json"))
     return parser

@@ -13,6 +13,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from time import monotonic
+from typing import NamedTuple
 
 from pydantic import SecretStr
 from starlette.requests import Request
@@ -79,7 +80,8 @@ class Caller:
         """Return an ask that names its user as he is stored."""
         if ask.user_id is None:
             return ask
-        return ask._replace(user_id=self.user(ask.user_id))
+        name = self.user(ask.user_id)
+        return ask if name is ask.user_id else ask._replace(user_id=name)
 
 
 class Bucket:
@@ -88,9 +90,12 @@ class Bucket:
     def __init__(self, key: str, per_second: float, burst: int) -> None:
         self.per_second = per_second
         self.burst = burst
-        self._key = key
         self._tokens = float(burst)
         self._at_s = monotonic()
+        window_s = math.ceil(burst / per_second)
+        self._name = f'"{key}"'
+        self._key = key
+        self._policy = (b"ratelimit-policy", f"{self._name};q={burst};w={window_s}".encode())
 
     def take(self) -> None:
         """Take a token; raise `RateLimited` where there is none."""
@@ -103,16 +108,21 @@ class Bucket:
     def headers(self) -> list[tuple[bytes, bytes]]:
         """Return what tells a caller of the limit (draft-ietf-httpapi-ratelimit-headers)."""
         self._fill(monotonic())
-        window_s = math.ceil(self.burst / self.per_second)
         full_s = math.ceil((self.burst - self._tokens) / self.per_second)
-        return [
-            (b"ratelimit-policy", f'"{self._key}";q={self.burst};w={window_s}'.encode()),
-            (b"ratelimit", f'"{self._key}";r={int(self._tokens)};t={full_s}'.encode()),
-        ]
+        limit = f"{self._name};r={int(self._tokens)};t={full_s}".encode()
+        return [self._policy, (b"ratelimit", limit)]
 
     def _fill(self, now_s: float) -> None:
         self._tokens = min(self.burst, self._tokens + (now_s - self._at_s) * self.per_second)
         self._at_s = now_s
+
+
+class _Holder(NamedTuple):
+    """What is known of whoever shows a key."""
+
+    key: Key
+    caller: Caller
+    bucket: Bucket | None
 
 
 class Gate:
@@ -124,8 +134,7 @@ class Gate:
         self._metrics = metrics
         self._anyone = Caller(None, frozenset(SCOPES), None, names)
         self._nobody = Caller(None, frozenset(), None, names)
-        self._callers: dict[Key, Caller] = {}
-        self._buckets: dict[Key, Bucket] = {}
+        self._holders: dict[bytes, _Holder] = {}  # by the key's hash
 
     def admit(self, path: str, headers: Headers) -> tuple[Caller, Bucket | None]:
         """Return who asks and the limit there is on it.
@@ -134,7 +143,11 @@ class Gate:
         """
         if self._keyring is None:
             return self._anyone, None
-        secret = next((v for n, v in headers if n == b"authorization"), None)
+        secret = None
+        for name, value in headers:
+            if name == b"authorization":
+                secret = value
+                break
         if secret is None:
             if path in OPEN:
                 return self._nobody, None
@@ -143,7 +156,10 @@ class Gate:
         key = self._keyring.find(shown.strip()) if scheme.lower() == b"bearer" else None
         if key is None:
             raise KeyUnknown
-        return self._caller(key), self._bucket(key)
+        holder = self._holders.get(key.digest)
+        if holder is None:
+            holder = self._holders[key.digest] = self._holder(key)
+        return holder.caller, holder.bucket
 
     async def watch(self) -> None:
         """Read the keys again whenever their file changes, for ever."""
@@ -164,25 +180,15 @@ class Gate:
     def _forget_gone(self) -> None:
         """A key whose entry is another now begins with a full bucket; one that stayed does not."""
         assert self._keyring is not None
-        there = set(self._keyring.keys)
-        self._callers = {k: c for k, c in self._callers.items() if k in there}
-        self._buckets = {k: b for k, b in self._buckets.items() if k in there}
+        there = self._keyring.keys
+        self._holders = {d: h for d, h in self._holders.items() if h.key in there}
 
-    def _caller(self, key: Key) -> Caller:
-        caller = self._callers.get(key)
-        if caller is None:
-            caller = Caller(key.name, frozenset(key.scopes), key.tenant, self._names)
-            self._callers[key] = caller
-        return caller
-
-    def _bucket(self, key: Key) -> Bucket | None:
+    def _holder(self, key: Key) -> _Holder:
+        caller = Caller(key.name, frozenset(key.scopes), key.tenant, self._names)
         if key.per_second is None:
-            return None
-        bucket = self._buckets.get(key)
-        if bucket is None:
-            burst = key.burst or max(1, math.ceil(key.per_second * _BURST_S))
-            bucket = self._buckets[key] = Bucket(key.name, key.per_second, burst)
-        return bucket
+            return _Holder(key, caller, None)
+        burst = key.burst or max(1, math.ceil(key.per_second * _BURST_S))
+        return _Holder(key, caller, Bucket(key.name, key.per_second, burst))
 
 
 def caller_of(scope: ASGIScope) -> Caller:

@@ -20,6 +20,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 from app.api.edge import NO_ROUTE, QUIET, request_id
 from app.api.heads import BoundedHeads
 from app.api.problems import MEDIA_TYPE, HeadTooLarge, problem_of
+from app.api.whole import WholeAnswer
 from app.errors import Overloaded
 from app.telemetry import Metrics
 
@@ -156,11 +157,13 @@ class Door(BoundedHeads):
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         self._answering = asyncio.current_task()
+        cycle = send.__self__  # type: ignore[attr-defined]
         try:
-            await self._service(scope, receive, send)
+            await self._service(scope, receive, WholeAnswer(cycle))
         except asyncio.CancelledError:
             if not self._has_left:
                 raise
+            cycle.disconnected = True  # of requests sent ahead uvicorn tells the last one only
         finally:
             self._answering = None
 

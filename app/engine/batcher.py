@@ -134,8 +134,9 @@ class Batcher(Generic[Item, Result]):
         self._dispatch_soon()
         try:
             return await job.answer
-        finally:
+        except asyncio.CancelledError:
             self._abandon([job])
+            raise
 
     async def submit_all(self, items: Iterable[Item]) -> list[Answered[Result] | TracerError]:
         """Return the result of each item in order, or at its place what `submit` would raise."""

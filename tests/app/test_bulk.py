@@ -11,14 +11,12 @@ import pytest
 import redis
 from hypothesis import given
 from hypothesis import strategies as st
-from prometheus_client import CollectorRegistry, Histogram
 from pydantic import TypeAdapter, ValidationError
 
 from app.api.schemas import AskFields, PredictionRequest, ask_of, stands_on_something
 from app.asks import Ask
 from app.records import records_of
 from app.settings import Settings
-from app.telemetry import observe_all
 from models.contract.interaction import NO_KEY
 from tests.app.api.test_operations import samples
 from tests.app.conftest import ARTIFACTS, serving
@@ -280,27 +278,6 @@ def test_the_quick_way_to_read_an_item_lets_nothing_else_through(item):
         assert ask.history.texts.items() <= expected.texts.items()
         keys = expected.interactions["skills_key"]
         assert ask.history.texts.keys() == set(keys[keys != NO_KEY].tolist())
-
-
-@given(st.lists(st.floats(0, 20), max_size=30))
-def test_many_observations_at_once_are_each_of_them(values):
-    """In a histogram of the client's."""
-    registry = CollectorRegistry()
-    one_by_one, at_once = (
-        Histogram(name, "", buckets=(0.5, 1, 2, 10), registry=registry) for name in "ab"
-    )
-    for value in values:
-        one_by_one.observe(value)
-    observe_all(at_once, values)
-
-    expected, found = (
-        [(s.name[1:], s.labels, s.value) for s in metric.collect()[0].samples]
-        for metric in (one_by_one, at_once)
-    )
-    assert len(expected) == len(found)
-    for one, other in zip(expected, found, strict=True):
-        assert one[:2] == other[:2]
-        assert one[2] == pytest.approx(other[2])
 
 
 def test_nobodys_question_is_no_callers():

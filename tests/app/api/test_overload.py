@@ -288,3 +288,16 @@ def test_who_has_left_is_not_waited_for_at_the_store(serve, store):
 
     left = ("code", "499"), ("method", "POST"), ("route", "/predict")
     until(lambda: samples(client)["kt_requests_total"].get(left) == 1)
+
+
+def test_who_leaves_with_more_sent_ahead_is_no_error(serve, store, caplog):
+    """The first of several requests ends as any whose caller has gone."""
+    client = serve(redis_url=f"redis://127.0.0.1:{store.port}", redis_timeout_ms=1500)
+    store.halt()
+    head, body = request({"user_id": "u", "question_id": "17"})
+    with caplog.at_level("WARNING", logger="uvicorn.error"):
+        with Line(client) as line:
+            line.send((head + body) * 3)
+            until(lambda: in_progress(client) == 1)
+        until(lambda: in_progress(client) == 0)
+    assert not [one for one in caplog.records if one.name.startswith("uvicorn")]
