@@ -20,14 +20,15 @@ from opentelemetry.sdk.resources import OTELResourceDetector, Resource
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
 from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased
+from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import (
     Span,
+    SpanContext,
     SpanKind,
     StatusCode,
     Tracer,
     format_span_id,
     format_trace_id,
-    set_span_in_context,
 )
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 from starlette.types import Scope
@@ -36,7 +37,7 @@ from app import __version__
 
 log = logging.getLogger(__name__)
 
-_SCHEMA = "https://opentelemetry.io/schemas/1.44.0"
+_SCOPE = InstrumentationScope("ktserve", __version__, "https://opentelemetry.io/schemas/1.44.0")
 _PATH = "/v1/traces"
 _METHODS = frozenset(
     ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "CONNECT", "TRACE")
@@ -70,16 +71,15 @@ class Traces:
         # Its loggers tell of every batch that fails, with addresses.
         logging.getLogger("opentelemetry").setLevel(logging.CRITICAL + 1)
         self._exporter = _Telling(self._address)
-        self._provider = TracerProvider(self._sampler, _resource(), shutdown_on_exit=False)
-        self._provider.add_span_processor(
-            BatchSpanProcessor(
-                self._exporter,
-                max_queue_size=_MOST_WAITING,
-                schedule_delay_millis=_EVERY_MS,
-                max_export_batch_size=_TOGETHER,
-            )
+        self._waiting = BatchSpanProcessor(
+            self._exporter,
+            max_queue_size=_MOST_WAITING,
+            schedule_delay_millis=_EVERY_MS,
+            max_export_batch_size=_TOGETHER,
         )
-        self._tracer = self._provider.get_tracer("ktserve", __version__, _SCHEMA)
+        self._provider = TracerProvider(self._sampler, _resource(), shutdown_on_exit=False)
+        self._provider.add_span_processor(self._waiting)
+        self._tracer = self._provider.get_tracer(_SCOPE.name, _SCOPE.version, _SCOPE.schema_url)
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -109,20 +109,46 @@ class Traces:
                 "network.protocol.version": scope["http_version"],
             },
         )
-        return RequestTrace(self._tracer, span, name) if span.is_recording() else None
+        return RequestTrace(self, span, name) if span.is_recording() else None
+
+    def stage(self, request: SpanContext, name: str, began_ns: int, ended_ns: int) -> None:
+        """Tell of a stage of a request.
+
+        As what a span becomes in the end: one of a tracer's, which may change until then, takes
+        many times as long to make.
+        """
+        made = SpanContext(
+            request.trace_id,
+            self._provider.id_generator.generate_span_id(),
+            is_remote=False,
+            trace_flags=request.trace_flags,
+            trace_state=request.trace_state,
+        )
+        self._waiting.on_end(
+            ReadableSpan(
+                name,
+                made,
+                request,
+                self._provider.resource,
+                {},
+                start_time=began_ns,
+                end_time=ended_ns,
+                instrumentation_scope=_SCOPE,
+            )
+        )
 
 
 class RequestTrace:
     """An `app.telemetry.Trace` that becomes spans."""
 
     __slots__ = (
-        *("_began_ns", "_began_s", "_left_out", "_name", "_span", "_stages", "_tracer"),
+        *("_began_ns", "_began_s", "_left_out", "_name", "_span", "_stages", "_traces"),
         *("id", "span_id"),
     )
 
-    def __init__(self, tracer: Tracer, span: Span, name: str) -> None:
+    def __init__(self, traces: Traces, span: Span, name: str) -> None:
         self._began_ns, self._began_s = time_ns(), perf_counter()
-        self._tracer = tracer
+        self._traces = traces
         self._span = span
         self._name = name
         self._stages: list[tuple[str, float, float]] = []  # name, beginning, end
@@ -153,10 +179,9 @@ class RequestTrace:
         if status >= _FAILED:
             span.set_attribute("error.type", problems[-1] if problems else str(status))
             span.set_status(StatusCode.ERROR)
-        inside = set_span_in_context(span, _NOWHERE)
+        context = span.get_span_context()
         for stage, began_s, ended_s in self._stages:
-            began_ns = self._at(began_s)
-            self._tracer.start_span(stage, inside, start_time=began_ns).end(self._at(ended_s))
+            self._traces.stage(context, stage, self._at(began_s), self._at(ended_s))
         span.end(self._at(perf_counter()))
 
     def _at(self, at_s: float) -> int:
