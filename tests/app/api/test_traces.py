@@ -7,10 +7,10 @@ import json
 import re
 import socket
 import threading
-from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import uuid4
 
 import httpx
@@ -79,27 +79,37 @@ class _Taking(BaseHTTPRequestHandler):
         pass
 
 
-@pytest.fixture
-def new_collector() -> Iterator[Callable[[], Collector]]:
-    """Start a collector of the test's own."""
-    started = []
-
-    def start() -> Collector:
-        collector = Collector()
-        started.append(collector)
+@contextmanager
+def collecting() -> Iterator[Collector]:
+    """Run a collector."""
+    with Collector() as collector:
         threading.Thread(target=collector.serve_forever, args=(0.05,), daemon=True).start()
-        return collector
-
-    yield start
-    for collector in started:
+        yield collector
         collector.may_answer.set()
         collector.shutdown()
-        collector.server_close()
 
 
 @pytest.fixture
-def collector(new_collector) -> Collector:
-    return new_collector()
+def collector() -> Iterator[Collector]:
+    """A collector of the test's own."""
+    with collecting() as started:
+        yield started
+
+
+class Watched(NamedTuple):
+    """A server, by its client, and the collector that it tells."""
+
+    client: httpx.Client
+    collector: Collector
+
+
+@pytest.fixture(scope="module")
+def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
+    """Those of all tests here that can tell their own requests from others'."""
+    with collecting() as collector:
+        settings = {"data_dir": tmp_path_factory.mktemp("traced"), "traces": collector.address}
+        with serving(Settings(artifact_dir=ARTIFACTS, **settings)) as client:
+            yield Watched(client, collector)
 
 
 def parent(sampled: str = "01") -> tuple[str, str, dict[str, str]]:
@@ -120,11 +130,9 @@ def told(span: Span) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("model", ["last_query", "dkt"])
-def test_a_request_is_a_span_under_its_callers_with_its_stages_in_it(
-    serve, collector, lines, model
-):
+def test_a_request_is_a_span_under_its_callers_with_its_stages_in_it(watched, lines, model):
     """Ids are the caller's, times lie in each other, and the log has the same ids."""
-    client = serve(traces=collector.address)
+    client, collector = watched
     trace_id, caller, headers = parent()
     headers |= {"tracestate": "vendor=opaque", "x-request-id": "r-1"}
     ask = {"user_id": "u", "question_id": "17", "model": model, "knowledge_state": False}
@@ -157,9 +165,11 @@ def test_a_request_is_a_span_under_its_callers_with_its_stages_in_it(
     assert (line["trace_id"], line["span_id"]) == (trace_id, request.span_id.hex())
 
 
-def test_nobody_can_be_told_from_a_trace(serve, collector):
+def test_nobody_can_be_told_from_a_trace(watched):
     """No id of a user, a question, a skill or a call, wherever in a request it stood."""
-    client = serve(traces=collector.address + "/")
+    _, collector = watched
+    trace_id, _, headers = parent()
+    client = httpx.Client(base_url=watched.client.base_url, headers=headers)
     ids = {name: uuid4().hex for name in ("user", "question", "skill", "event", "call", "bad")}
     user = f"/users/{ids['user']}"
     answers = [
@@ -184,16 +194,16 @@ def test_nobody_can_be_told_from_a_trace(serve, collector):
     client.get(f"{user}/{ids['bad']}", headers={"user-agent": ids["bad"]})
     client.request("PURGE", user, headers={"x-forwarded-for": ids["bad"]})
     client.delete(user)
-    trace_id, _, headers = parent()
-    client.get("/models", headers=headers)
+    client.get("/models")
+    client.close()
 
-    until(lambda: collector.trace(trace_id))
+    until(lambda: "GET /models" in collector.trace(trace_id))
     everything = b"".join(collector.bodies)
     assert [name for name, one in ids.items() if one.encode() in everything.lower()] == []
-    names = Counter(span.name for span in collector.spans)
-    assert names["POST /users/{user_id}/interactions"] == names["DELETE /users/{user_id}"] == 1
-    assert names["POST /predict"] == 3
-    assert names["GET"] == 1  # at no route
+    found = {name: len(spans) for name, spans in collector.trace(trace_id).items()}
+    assert found["POST /users/{user_id}/interactions"] == found["DELETE /users/{user_id}"] == 1
+    assert found["POST /predict"] == 3
+    assert found["GET"] == 1  # at no route
 
 
 def test_an_error_is_named_by_its_code(serve, collector, tmp_path):
@@ -216,18 +226,18 @@ def test_an_error_is_named_by_its_code(serve, collector, tmp_path):
     assert told(refused)["http.response.status_code"] == 404
 
 
-def test_what_its_caller_does_not_trace_is_not_sent(serve, collector):
+def test_what_its_caller_does_not_trace_is_not_sent(watched):
     """Nor are probes, which come for ever."""
-    client = serve(traces=collector.address)
-    _, _, headers = parent("00")
+    client, collector = watched
+    unsampled, _, headers = parent("00")
     client.post("/predict", json={"history": [], "question_id": "1"}, headers=headers)
-    _, _, headers = parent()
+    probe, _, headers = parent()
     client.get("/readyz", headers=headers)
     sampled, _, headers = parent()
     client.get("/models", headers=headers)
 
     until(lambda: collector.trace(sampled))
-    assert {span.trace_id.hex() for span in collector.spans} == {sampled}
+    assert collector.trace(unsampled) == collector.trace(probe) == {}
 
 
 @pytest.mark.parametrize(
@@ -275,9 +285,9 @@ def test_a_share_is_of_those_that_come_without_a_trace(collector):
     assert all(asyncio.run(begun(1.0)))
 
 
-def test_a_trace_of_many_stages_is_bounded_and_says_so(serve, collector):
+def test_a_trace_of_many_stages_is_bounded_and_says_so(watched):
     """A batch has a run for each item that is asked alone."""
-    client = serve(traces=collector.address)
+    client, collector = watched
     trace_id, _, headers = parent()
     items = [{"history": [], "question_id": "1", "knowledge_state": False}] * 100
     client.post("/predict/batch", json={"items": items}, headers=headers)
@@ -292,9 +302,9 @@ def test_a_trace_of_many_stages_is_bounded_and_says_so(serve, collector):
 def test_what_waits_is_sent_before_the_service_ends(collector, tmp_path):
     """Nobody has to wait for it."""
     trace_id, _, headers = parent()
-    settings = Settings(artifact_dir=ARTIFACTS, data_dir=tmp_path, traces=collector.address)
+    address = collector.address + "/"
 
-    with serving(settings) as client:
+    with serving(Settings(artifact_dir=ARTIFACTS, data_dir=tmp_path, traces=address)) as client:
         client.get("/models", headers=headers)
 
     assert "GET /models" in collector.trace(trace_id)
