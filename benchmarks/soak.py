@@ -6,11 +6,12 @@
 First eight callers ask as fast as they are answered, which is what can be carried. Then requests of
 every shape (`benchmarks.shapes`) come at random times at a share of that rate, whatever the answers
 do, minute after minute; after each the process's resident memory and descriptors are noted, and
-those of its store. Compared are the medians of the second tenth and of the last: in the first one
-models and heaps find their size. Between stretches the service is idle while the requests of the
-next one are drawn. Writes bench-results/soak.json; exits with 1 where memory has grown by more than
-5 % or descriptors at all, or where an answer was neither 200 nor 429: the soak ends there, and what
-it has seen until then is told.
+those of its store. In between the service is idle while the next requests are drawn.
+
+Compared are the second tenth and the last, for in the first one models and heaps find their size:
+the times of all their answers, and the medians of what was noted. Writes bench-results/soak.json;
+exits with 1 where memory has grown by more than 5 % or descriptors at all, or where an answer was
+neither 200 nor 429: the soak ends there, and what it has seen until then is told.
 """
 
 from __future__ import annotations
@@ -102,7 +103,7 @@ def soaked(given: argparse.Namespace, console: Console) -> dict[str, Any]:
         "first": first,
         "last": last,
         "last_over_first": {name: round(last[name] / first[name], 3) for name in MEASURES},
-        "stretches": stretches,
+        "stretches": [{k: v for k, v in s.items() if k != "late_s"} for s in stretches],
     }
 
 
@@ -117,10 +118,10 @@ def stretch(
     store = sum(child.memory_info().rss for child in process.children())
     return {
         "at_s": round(time.time(), 1),
+        "late_s": load.late_s,
         "requests": len(load.late_s),
         "refused": len(load.refused_s),
-        "p50_ms": round(float(np.percentile(load.late_s, 50)) * 1000, 3),
-        "p99_ms": round(float(np.percentile(load.late_s, 99)) * 1000, 3),
+        **_times_ms(load.late_s),
         "resident_mb": round(process.memory_info().rss / 1e6, 1),
         "descriptors": process.num_fds(),
         "store_mb": round(store / 1e6, 1),
@@ -137,7 +138,12 @@ def _see_off(process: psutil.Process) -> None:
 
 
 def _middle(stretches: Sequence[dict[str, Any]]) -> dict[str, float]:
-    return {name: float(np.median([s[name] for s in stretches])) for name in MEASURES}
+    noted = {name: float(np.median([s[name] for s in stretches])) for name in MEASURES}
+    return noted | _times_ms([spent_s for s in stretches for spent_s in s["late_s"]])
+
+
+def _times_ms(late_s: Sequence[float]) -> dict[str, float]:
+    return {f"p{p}_ms": round(float(np.percentile(late_s, p)) * 1000, 3) for p in (50, 99)}
 
 
 def picture(stretches: Sequence[dict[str, Any]]) -> Figure:
