@@ -49,8 +49,8 @@ class Trace(Protocol):
     id: str
     span_id: str
 
-    def note(self, stage: str, spent_s: float, ago_s: float = 0.0) -> None:
-        """Note a stage that ended just now, or so long ago."""
+    def note(self, stage: str, spent_s: float, ago_s: float = 0.0, windows: int = 0) -> None:
+        """Note a stage that ended just now, or so long ago; `windows` are those of a run."""
 
     def end(self, route: str | None, status: int, problems: Sequence[str]) -> None:
         """Tell of the request, which is over now."""
@@ -218,10 +218,12 @@ class Metrics:
         """Note whether the store answers."""
         return _Watched(self.store_up)
 
-    def waited(self, name: str, spent_s: float, times: int = 1, *, ago_s: float = 0.0) -> None:
+    def waited(
+        self, name: str, spent_s: float, times: int = 1, *, ago_s: float = 0.0, windows: int = 0
+    ) -> None:
         """Note a stage timed elsewhere, as often as it was shared; it ended so long ago.
 
-        Of several at one time a request keeps the longest.
+        Of several at one time a request keeps the longest. `windows` are those of a run.
         """
         child = self.stage_duration.labels(name)
         if times == 1:
@@ -231,7 +233,7 @@ class Metrics:
         if request := current_request.get():
             request.stages_s[name] = max(request.stages_s.get(name, 0.0), spent_s)
             if request.trace is not None:
-                request.trace.note(name, spent_s, ago_s)
+                request.trace.note(name, spent_s, ago_s, windows)
 
     def _counter(self, name: str, text: str, *labels: str) -> Any:
         made = Counter(name, text, labels, registry=self.registry)

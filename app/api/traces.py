@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from time import perf_counter, time_ns
 from typing import Any, Self
 
@@ -111,7 +111,14 @@ class Traces:
         )
         return RequestTrace(self, span, name) if span.is_recording() else None
 
-    def stage(self, request: SpanContext, name: str, began_ns: int, ended_ns: int) -> None:
+    def stage(
+        self,
+        request: SpanContext,
+        name: str,
+        began_ns: int,
+        ended_ns: int,
+        attributes: Mapping[str, int],
+    ) -> None:
         """Tell of a stage of a request.
 
         As what a span becomes in the end: one of a tracer's, which may change until then, takes
@@ -130,7 +137,7 @@ class Traces:
                 made,
                 request,
                 self._provider.resource,
-                {},
+                attributes,
                 start_time=began_ns,
                 end_time=ended_ns,
                 instrumentation_scope=_SCOPE,
@@ -151,19 +158,20 @@ class RequestTrace:
         self._traces = traces
         self._span = span
         self._name = name
-        self._stages: list[tuple[str, float, float]] = []  # name, beginning, end
+        # name, beginning, end, windows of a run
+        self._stages: list[tuple[str, float, float, int]] = []
         self._left_out = 0
         context = span.get_span_context()
         self.id = format_trace_id(context.trace_id)
         self.span_id = format_span_id(context.span_id)
 
-    def note(self, stage: str, spent_s: float, ago_s: float = 0.0) -> None:
-        """Note a stage that ended just now, or so long ago."""
+    def note(self, stage: str, spent_s: float, ago_s: float = 0.0, windows: int = 0) -> None:
+        """Note a stage that ended just now, or so long ago; `windows` are those of a run."""
         if len(self._stages) == _MOST_STAGES:
             self._left_out += 1
             return
         ended_s = perf_counter() - ago_s
-        self._stages.append((stage, ended_s - spent_s, ended_s))
+        self._stages.append((stage, ended_s - spent_s, ended_s, windows))
 
     def end(self, route: str | None, status: int, problems: Sequence[str]) -> None:
         """Make the spans: that of the request, and one of each of its stages."""
@@ -180,8 +188,9 @@ class RequestTrace:
             span.set_attribute("error.type", problems[-1] if problems else str(status))
             span.set_status(StatusCode.ERROR)
         context = span.get_span_context()
-        for stage, began_s, ended_s in self._stages:
-            self._traces.stage(context, stage, self._at(began_s), self._at(ended_s))
+        for stage, began_s, ended_s, windows in self._stages:
+            told = {"ktserve.run_windows": windows} if windows else {}
+            self._traces.stage(context, stage, self._at(began_s), self._at(ended_s), told)
         span.end(self._at(perf_counter()))
 
     def _at(self, at_s: float) -> int:

@@ -39,6 +39,7 @@ class Answered(Generic[Result]):
     result: Result
     queued_s: float  # from the call until the run began
     run_s: float  # of the run, shared with the others in it
+    windows: int = 1  # of the run, all together
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -357,11 +358,11 @@ class Batcher(Generic[Item, Result]):
             return
         ran = future.result()
         run_s = ran.ended_s - ran.began_s
+        windows = sum(job.windows for job in jobs)
         for job, result in zip(jobs, ran.results, strict=True):
             if not job.answer.done():  # the caller may have left
-                job.answer.set_result(Answered(result, ran.began_s - job.came_s, run_s))
+                job.answer.set_result(Answered(result, ran.began_s - job.came_s, run_s, windows))
         real = sum(job.places for job in jobs)
-        windows = sum(job.windows for job in jobs)
         # An item of many windows has padded them by itself, if at all.
         padded = len(jobs) * max(job.places for job in jobs) if windows == len(jobs) else real
         self._observer.batch_ran(

@@ -297,6 +297,9 @@ def test_a_trace_of_many_stages_is_bounded_and_says_so(watched):
     [request] = found.pop("POST /predict/batch")
     assert sum(map(len, found.values())) == 64
     assert told(request)["ktserve.stages_left_out"] == 201 - 64
+    shared = [told(span)["ktserve.run_windows"] for span in found["run"]]
+    assert 1 < max(shared) <= 64
+    assert not any(told(span) for span in found["queue"])
 
 
 def test_what_waits_is_sent_before_the_service_ends(collector, tmp_path):
