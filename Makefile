@@ -119,7 +119,7 @@ docs: .venv-dev/ready
 lock: .venv-dev/ready
 	$(DEV) -m pip $(PIP) -q uv
 	.venv-dev/bin/uv pip compile -q --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links \
-	  --custom-compile-command "make lock" pyproject.toml -o requirements.lock
+	  --custom-compile-command "make lock" --extra tracing pyproject.toml -o requirements.lock
 	.venv-dev/bin/uv pip compile -q --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links \
 	  --custom-compile-command "make lock" --extra dev --no-emit-package torch $(if $(WHEELS),--find-links $(WHEELS)) \
 	  -c requirements.lock pyproject.toml -o requirements-dev.lock

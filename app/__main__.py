@@ -14,6 +14,7 @@ import signal
 import socket
 import sys
 from contextlib import suppress
+from contextvars import Context
 from types import FrameType
 from typing import Any
 
@@ -58,7 +59,8 @@ class Server(uvicorn.Server):
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Begin to stop; a second interrupt does not wait for requests under way."""
-        log.info("stopping", extra={"signal": signal.Signals(sig).name})
+        # A signal comes in the midst of anything: apart from the request that it comes upon.
+        Context().run(log.info, "stopping", extra={"signal": signal.Signals(sig).name})
         app: Any = self.config.app
         if app.state.rollout is not None:
             app.state.rollout.drain()

@@ -7,6 +7,7 @@ import logging
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
+from typing import TYPE_CHECKING
 
 from fastapi import FastAPI
 
@@ -23,6 +24,7 @@ from app.engine.engine import Engine, open_engine
 from app.engine.memory import Memories
 from app.errors import TracerError
 from app.keys import Keyring
+from app.lag import loop_lag
 from app.meters import EngineMeter
 from app.quality import Quality
 from app.rollout import Rollout
@@ -31,7 +33,12 @@ from app.settings import Settings
 from app.store.opening import open_store
 from app.telemetry import Metrics
 
+if TYPE_CHECKING:  # what it imports need not be installed
+    from app.api.traces import Traces
+
 log = logging.getLogger(__name__)
+
+_LAST_TRACES_S = 3.0  # at the end; a platform waits for more than these
 
 ABOUT = """\
 A learner's answers go in; the chance of the next right answer and the knowledge state come out.
@@ -52,11 +59,14 @@ def create_app(settings: Settings) -> FastAPI:
     meter = EngineMeter(metrics)
     keyring = None if settings.keys_file is None else Keyring(settings.keys_file)
     gate = Gate(keyring, Names(settings.user_id_secret), metrics)
+    traces = _traces(settings)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[State]:
         began_s = time.monotonic()
         async with AsyncExitStack() as stack:
+            if traces is not None:
+                await stack.enter_async_context(traces)
             try:
                 engine = await stack.enter_async_context(open_engine(settings, meter))
                 store = await stack.enter_async_context(
@@ -81,6 +91,7 @@ def create_app(settings: Settings) -> FastAPI:
                 app.state.start_failure = exc
                 raise
             app.state.rollout = rollout
+            stack.callback(asyncio.create_task(loop_lag(metrics.loop_lag), name="lag").cancel)
             if keyring is not None:
                 stack.callback(asyncio.create_task(gate.watch(), name="keys").cancel)
             if settings.follow_artifacts_s:
@@ -112,6 +123,8 @@ def create_app(settings: Settings) -> FastAPI:
         redirect_slashes=False,
         separate_input_output_schemas=False,
         generate_unique_id_function=lambda route: route.name,
+        # Of its own it would tell of paths, which hold user ids, and of bodies that are refused.
+        telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
     )
     app.state.start_failure = None
     app.state.rollout = None
@@ -119,8 +132,17 @@ def create_app(settings: Settings) -> FastAPI:
     for router in routers:
         app.include_router(router)
     problems.install(app, [route for router in routers for route in router.routes])
-    app.add_middleware(Edge, metrics=metrics, deadlines=deadlines, gate=gate)
+    app.add_middleware(Edge, metrics=metrics, deadlines=deadlines, gate=gate, traces=traces)
     app.direct = Direct({"/predict": predictions.prediction})
-    app.edge_of_direct = Edge(app.direct, metrics, deadlines, gate)
+    app.edge_of_direct = Edge(app.direct, metrics, deadlines, gate, traces)
     description.complete(app)
     return app
+
+
+def _traces(settings: Settings) -> Traces | None:
+    if settings.traces is None:
+        return None
+    from app.api.traces import Traces  # the extra `tracing`
+
+    longest_s = min(settings.drain_s, _LAST_TRACES_S)
+    return Traces(settings.traces, share=settings.traces_share, longest_s=longest_s)

@@ -198,8 +198,8 @@ class Pasts:
             scored = await model.score(asked)
         else:
             scored = await self._followed(model, asked, past)
-        self._metrics.waited("queue", scored.queued_s)
-        self._metrics.waited("run", scored.run_s)
+        self._metrics.waited("queue", scored.queued_s, ago_s=scored.run_s)
+        self._metrics.waited("run", scored.run_s, windows=scored.windows)
         return scored
 
     def _keep_nothing_of(self, model: ServedModel, past: Past) -> bool:
@@ -230,8 +230,8 @@ class Pasts:
         answered = await model.follow_many(asked)
         new = np.flatnonzero(asked.new)
         times = len(queries) + len(new)  # folding first is a run of its own for whoever asks alone
-        self._metrics.waited("queue", answered.queued_s, times)
-        self._metrics.waited("run", answered.run_s, times)
+        self._metrics.waited("queue", answered.queued_s, times, ago_s=answered.run_s)
+        self._metrics.waited("run", answered.run_s, times, windows=answered.windows)
         for row in new.tolist():
             standing = crowd.standing(row)
             self._metrics.answers_folded.labels(model.name).inc(standing.new)

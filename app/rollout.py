@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine, Mapping
+from contextvars import Context
 from typing import Any, NamedTuple
 
 from app.candidates import Candidate
@@ -250,7 +251,8 @@ class Rollout:
 
     def _retire(self, model: ServedModel) -> None:
         """Close a version when no request can have it any more."""
-        task = asyncio.create_task(self._closed(model))
+        # Apart from the request that asked for the change: it has been answered long since.
+        task = asyncio.create_task(self._closed(model), context=Context())
         self._closing.add(task)
         task.add_done_callback(self._closing.discard)
 

@@ -4,11 +4,21 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from importlib.util import find_spec
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+)
 
 from app.errors import TracerError
 
@@ -29,6 +39,16 @@ def _pairs(text: Any) -> Any:
     if any(len(pair) != 2 or not all(map(str.strip, pair)) for pair in pairs):
         raise ValueError("MODEL=VERSION, with commas between them, is expected")
     return {model.strip(): version.strip() for model, version in pairs}
+
+
+def _http_address(address: str | None) -> str | None:
+    """Refuse what requests cannot be sent to."""
+    if address is None:
+        return None
+    parts = urlsplit(address)
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
+        raise ValueError("http://HOST:PORT or https://HOST:PORT is expected")
+    return address
 
 
 class Settings(BaseModel):
@@ -152,6 +172,18 @@ class Settings(BaseModel):
     stuck_after_s: float = Field(
         30.0, gt=0, le=3600, description="Age of a model run from which /livez says restart."
     )
+    traces: Annotated[str | None, AfterValidator(_http_address)] = Field(
+        None,
+        description="Address of an OpenTelemetry collector that is told of requests over HTTP, as "
+        "in `http://collector:4318`; none is told.",
+    )
+    traces_share: float = Field(
+        1.0,
+        ge=0,
+        le=1,
+        description="So many of the requests that come without a trace are traced; of others "
+        "their caller decides.",
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="Log level."
     )
@@ -178,6 +210,10 @@ class Settings(BaseModel):
                 f"{PREFIX}HOST={settings.host!r} lets everybody in who can reach this machine: "
                 f"name a file of keys with {PREFIX}KEYS_FILE, or say {PREFIX}OPEN_TO_ANYONE=1"
             )
+        if settings.traces and not _has_tracing():
+            raise SettingsInvalid(
+                f"{PREFIX}TRACES needs packages that are not here: pip install 'ktserve[tracing]'"
+            )
         return settings
 
 
@@ -187,6 +223,14 @@ def _is_loopback(host: str) -> bool:
     try:
         return ip_address(host).is_loopback
     except ValueError:  # a name: it may mean any address
+        return False
+
+
+def _has_tracing() -> bool:
+    """Say whether the extra `tracing` is installed, without importing it."""
+    try:
+        return all(map(find_spec, ("opentelemetry.sdk", "opentelemetry.exporter.otlp.proto.http")))
+    except ModuleNotFoundError:  # a package above it
         return False
 
 
@@ -200,5 +244,5 @@ def _explain(name: str, kind: str, message: str, given: Mapping[str, str]) -> st
     return f"{variable}={given.get(name)!r}: {message}"
 
 
-_SECRET = ("user_id_secret", "redis_url")
+_SECRET = ("user_id_secret", "redis_url", "traces")
 """Their values are not quoted: an address may hold a password."""

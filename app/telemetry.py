@@ -9,12 +9,12 @@ import logging
 import sys
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from time import perf_counter
 from types import TracebackType
-from typing import IO, Any
+from typing import IO, Any, Protocol
 
 import orjson
 from prometheus_client import (
@@ -43,6 +43,19 @@ _DIFFERENCES = (0.0001, 0.001, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 
 _RATIOS = (1.0, 1.1, 1.25, 1.5, 2.0, 3.0, 5.0, 10.0)
 
 
+class Trace(Protocol):
+    """What is told of one request elsewhere than here (`app.api.traces`)."""
+
+    id: str
+    span_id: str
+
+    def note(self, stage: str, spent_s: float, ago_s: float = 0.0, windows: int = 0) -> None:
+        """Note a stage that ended just now, or so long ago; `windows` are those of a run."""
+
+    def end(self, route: str | None, status: int, problems: Sequence[str]) -> None:
+        """Tell of the request, which is over now."""
+
+
 @dataclass(slots=True)
 class Request:
     """What is known of the request under way in this task."""
@@ -51,6 +64,7 @@ class Request:
     stages_s: dict[str, float] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)  # codes of those told in the answer
     key: str | None = None  # name of the key that was shown, where there are keys
+    trace: Trace | None = None  # None where nobody is told of it
 
     @property
     def server_timing(self) -> str:
@@ -81,6 +95,9 @@ class Metrics:
             "method",
         )
         self.in_progress = self._gauge("kt_requests_in_progress", "Requests being answered now.")
+        self.loop_lag = self._histogram(
+            "kt_loop_lag_seconds", "How late the event loop comes to what is due.", _DURATIONS_S
+        )
         self.problems = self._counter("kt_problems", "Problems answered.", "code")
         self.key_requests = self._counter("kt_key_requests", "Requests of each API key.", "key")
         self.key_reloads = self._counter(
@@ -262,10 +279,12 @@ class Metrics:
         counter = self.forecasts if result in ("kept", "lost") else self.outcomes
         counter.labels(result).inc(times)
 
-    def waited(self, name: str, spent_s: float, times: int = 1) -> None:
-        """Note a stage timed elsewhere, as often as it was shared.
+    def waited(
+        self, name: str, spent_s: float, times: int = 1, *, ago_s: float = 0.0, windows: int = 0
+    ) -> None:
+        """Note a stage timed elsewhere, as often as it was shared; it ended so long ago.
 
-        Of several at one time a request keeps the longest.
+        Of several at one time a request keeps the longest. `windows` are those of a run.
         """
         child = self.stage_duration.labels(name)
         if times == 1:
@@ -274,6 +293,8 @@ class Metrics:
             child.observe_all([spent_s] * times)
         if request := current_request.get():
             request.stages_s[name] = max(request.stages_s.get(name, 0.0), spent_s)
+            if request.trace is not None:
+                request.trace.note(name, spent_s, ago_s, windows)
 
     def _counter(self, name: str, text: str, *labels: str) -> Any:
         made = Counter(name, text, labels, registry=self.registry)
@@ -330,6 +351,8 @@ class _Stage:
         self._child.observe(spent_s)
         if request := current_request.get():
             request.stages_s[self._name] = request.stages_s.get(self._name, 0.0) + spent_s
+            if request.trace is not None:
+                request.trace.note(self._name, spent_s)
 
 
 class _Watched:
@@ -372,10 +395,12 @@ class JsonLines(logging.Formatter):
             "at": f"{self.formatTime(record, '%Y-%m-%dT%H:%M:%S')}.{int(record.msecs):03d}Z",
             "level": record.levelname.lower(),
             "logger": record.name,
-            "event": record.getMessage(),
+            "event": self._event(record),
         }
         if request := current_request.get():
             line["request_id"] = request.id
+            if request.trace is not None:
+                line |= {"trace_id": request.trace.id, "span_id": request.trace.span_id}
         line |= {k: v for k, v in vars(record).items() if k not in _STANDARD}
         if record.exc_info and record.exc_info[1] is not None:
             line["error"] = type(record.exc_info[1]).__name__
@@ -383,6 +408,13 @@ class JsonLines(logging.Formatter):
             if self._messages:
                 line["message"] = str(record.exc_info[1])
         return orjson.dumps(line, default=str, option=orjson.OPT_NON_STR_KEYS).decode()
+
+    def _event(self, record: logging.LogRecord) -> str:
+        text = record.getMessage()
+        if self._messages or record.name != "asyncio":
+            return text
+        # It goes on with what a task or a call holds, and the message of what it raised.
+        return text.partition("\n")[0].partition("(")[0]
 
 
 def _places(tb: TracebackType | None) -> list[str]:

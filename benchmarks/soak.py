@@ -6,9 +6,12 @@
 First eight callers ask as fast as they are answered, which is what can be carried. Then requests of
 every shape (`benchmarks.shapes`) come at random times at a share of that rate, whatever the answers
 do, minute after minute; after each the process's resident memory and descriptors are noted, and
-those of its store. Compared are the medians of the second tenth and of the last: in the first one
-models and heaps find their size. Writes bench-results/soak.json; exits with 1 where memory has
-grown by more than 5 % or descriptors at all.
+those of its store. In between the service is idle while the next requests are drawn.
+
+Compared are the second tenth and the last, for in the first one models and heaps find their size:
+the times of all their answers, and the medians of what was noted. Writes bench-results/soak.json;
+exits with 1 where memory has grown by more than 5 % or descriptors at all, or where an answer was
+neither 200 nor 429: the soak ends there, and what it has seen until then is told.
 """
 
 from __future__ import annotations
@@ -32,7 +35,7 @@ from rich.table import Table
 
 from app.engine.artifact import open_artifact
 from app.engine.versions import newest_versions
-from benchmarks.generator import drawn_loop, open_loop
+from benchmarks.generator import AnswerRefused, drawn_loop, open_loop
 from benchmarks.report import machine
 from benchmarks.server import ROOT, OwnServer, own_server
 from benchmarks.shapes import random_shapes
@@ -56,7 +59,7 @@ def main(arguments: list[str] | None = None) -> int:
     console.print(f"written to {given.out}")
     last_over_first = found["last_over_first"]
     has_grown = last_over_first["resident_mb"] > MOST_GROWTH or last_over_first["descriptors"] > 1
-    return 1 if has_grown else 0
+    return 1 if has_grown or found["failure"] else 0
 
 
 def soaked(given: argparse.Namespace, console: Console) -> dict[str, Any]:
@@ -73,12 +76,18 @@ def soaked(given: argparse.Namespace, console: Console) -> dict[str, Any]:
         carried = drawn_loop(server.url, shapes, CALLERS, min(20.0, seconds)).per_second
         rate = given.share * carried
         count = max(2, round(60 * given.minutes / seconds))
+        stretches: list[dict[str, Any]] = []
+        failure = None
         with Progress(console=console, transient=True) as progress:
-            stretches = [
-                stretch(server, shapes, rate, seconds)
-                for _ in progress.track(range(count), description="soaking")
-            ]
-    tenth = max(1, count // 10)
+            for _ in progress.track(range(count), description="soaking"):
+                try:
+                    stretches.append(stretch(server, shapes, rate, seconds))
+                except (AnswerRefused, TimeoutError) as exc:
+                    if not stretches:  # there is nothing to tell of
+                        raise
+                    failure = str(exc) or "an answer did not come in a minute"
+                    break
+    tenth = max(1, len(stretches) // 10)
     first, last = (
         _middle(stretches[tenth : 2 * tenth] or stretches[:1]),
         _middle(stretches[-tenth:]),
@@ -90,10 +99,11 @@ def soaked(given: argparse.Namespace, console: Console) -> dict[str, Any]:
         "rate_per_second": round(rate, 1),
         "requests": sum(s["requests"] for s in stretches),
         "refused": sum(s["refused"] for s in stretches),
+        "failure": failure,
         "first": first,
         "last": last,
         "last_over_first": {name: round(last[name] / first[name], 3) for name in MEASURES},
-        "stretches": stretches,
+        "stretches": [{k: v for k, v in s.items() if k != "late_s"} for s in stretches],
     }
 
 
@@ -104,21 +114,36 @@ def stretch(
     requests = list(itertools.islice(shapes, max(1, round(rate * seconds))))
     load = open_loop(server.url, requests, rate, seconds, CONNECTIONS)
     process = psutil.Process(server.pid)
+    _see_off(process)
     store = sum(child.memory_info().rss for child in process.children())
     return {
         "at_s": round(time.time(), 1),
+        "late_s": load.late_s,
         "requests": len(load.late_s),
         "refused": len(load.refused_s),
-        "p50_ms": round(float(np.percentile(load.late_s, 50)) * 1000, 3),
-        "p99_ms": round(float(np.percentile(load.late_s, 99)) * 1000, 3),
+        **_times_ms(load.late_s),
         "resident_mb": round(process.memory_info().rss / 1e6, 1),
         "descriptors": process.num_fds(),
         "store_mb": round(store / 1e6, 1),
     }
 
 
+def _see_off(process: psutil.Process) -> None:
+    """Wait until the service has closed the connections of a stretch, which are not its own."""
+    until_s = time.monotonic() + 5
+    while time.monotonic() < until_s:
+        if all(c.status == psutil.CONN_LISTEN for c in process.net_connections("tcp")):
+            return
+        time.sleep(0.05)
+
+
 def _middle(stretches: Sequence[dict[str, Any]]) -> dict[str, float]:
-    return {name: float(np.median([s[name] for s in stretches])) for name in MEASURES}
+    noted = {name: float(np.median([s[name] for s in stretches])) for name in MEASURES}
+    return noted | _times_ms([spent_s for s in stretches for spent_s in s["late_s"]])
+
+
+def _times_ms(late_s: Sequence[float]) -> dict[str, float]:
+    return {f"p{p}_ms": round(float(np.percentile(late_s, p)) * 1000, 3) for p in (50, 99)}
 
 
 def picture(stretches: Sequence[dict[str, Any]]) -> Figure:
@@ -147,6 +172,8 @@ def _table(found: dict[str, Any]) -> Table:
         ratio = f"{found['last_over_first'][name]:.3f}"
         table.add_row(name.replace("_", " "), f"{first:g}", f"{last:g}", ratio)
     table.add_row("requests, refused", f"{found['requests']:,}", f"{found['refused']:,}", "")
+    if found["failure"]:
+        table.add_row("ended by", found["failure"], "", "")
     return table
 
 

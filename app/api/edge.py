@@ -8,6 +8,7 @@ import logging
 import re
 from collections.abc import Iterable
 from time import perf_counter
+from typing import TYPE_CHECKING
 from uuid import uuid4
 
 from starlette.requests import ClientDisconnect
@@ -18,6 +19,9 @@ from app.api.deadlines import Deadlines
 from app.api.problems import answer_of, problem_of, response_of
 from app.errors import DeadlinePassed, TracerError
 from app.telemetry import Metrics, Request, current_request
+
+if TYPE_CHECKING:  # what it imports need not be installed
+    from app.api.traces import Traces
 
 log = logging.getLogger("app.access")
 errors = logging.getLogger(__name__)
@@ -53,11 +57,19 @@ def request_id(headers: Iterable[tuple[bytes, bytes]]) -> str:
 class Edge:
     """ASGI middleware. Labels and log lines hold the route's template, never the path."""
 
-    def __init__(self, app: ASGIApp, metrics: Metrics, deadlines: Deadlines, gate: Gate) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        metrics: Metrics,
+        deadlines: Deadlines,
+        gate: Gate,
+        traces: Traces | None = None,
+    ) -> None:
         self._app = app
         self._metrics = metrics
         self._deadlines = deadlines
         self._gate = gate
+        self._traces = traces
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request; pass on what is not HTTP."""
@@ -67,6 +79,8 @@ class Edge:
         # Routes match the path as it was sent, so that an id may hold a slash as %2F.
         scope["path"] = scope.get("raw_path", scope["path"].encode()).decode("latin-1")
         request = Request(request_id(scope["headers"]))
+        if self._traces is not None and scope["path"] not in QUIET:
+            request.trace = self._traces.begin(scope)
         token = current_request.set(request)
         started, status = perf_counter(), 0
         limit: Bucket | None = None
@@ -137,3 +151,5 @@ class Edge:
                     **({} if request.key is None else {"key": request.key}),
                 },
             )
+        if request.trace is not None:
+            request.trace.end(None if route == NO_ROUTE else route, status, request.problems)

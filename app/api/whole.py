@@ -13,6 +13,7 @@ from starlette.types import Message
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
 _CONTROLS = bytes([*range(9), *range(10, 32), 127])
+_NOT_IN_NAMES = bytes([*range(33), 127]) + b'()<>@,;:\\[]={}"'
 _UVICORNS = frozenset({b"connection", b"transfer-encoding"})
 """Headers by which uvicorn is told what to do with the connection or the body."""
 
@@ -76,7 +77,11 @@ def _joined(status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> byt
     if not is_whole:
         return None
     lines = b"".join([b"%b: %b\r\n" % header for header in headers])
-    # A control character would end a header where it does not end: uvicorn refuses it.
-    if len(lines) - len(lines.translate(None, _CONTROLS)) != 2 * len(headers):
+    names = b"".join([name for name, _ in headers])
+    # A control character would end a header where it does not end: uvicorn refuses these answers.
+    if (
+        len(lines) - len(lines.translate(None, _CONTROLS)) != 2 * len(headers)
+        or names.translate(None, _NOT_IN_NAMES) != names
+    ):
         return None
     return b"%b%b\r\n%b" % (STATUS_LINE[status], lines, body)

@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence, Sized
 from concurrent.futures import Future
 from contextlib import suppress
+from contextvars import Context
 from dataclasses import dataclass
 from functools import partial
 from types import TracebackType
@@ -38,6 +39,7 @@ class Answered(Generic[Result]):
     result: Result
     queued_s: float  # from the call until the run began
     run_s: float  # of the run, shared with the others in it
+    windows: int = 1  # of the run, all together
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,6 +122,7 @@ class Batcher(Generic[Item, Result]):
         self._runs: dict[object, _Run[Item, Result]] = {}  # in a thread now
         self._is_open = False
         self._is_due = False  # this turn of the loop ends with a dispatch
+        self._apart = Context()  # of no request: what is dispatched is of all who came
         self._is_done = asyncio.Event()  # nobody waits and nothing runs
 
     async def submit(self, item: Item) -> Answered[Result]:
@@ -235,7 +238,7 @@ class Batcher(Generic[Item, Result]):
         """Dispatch when all who come in this turn of the loop are in."""
         if not self._is_due:
             self._is_due = True
-            self._loop.call_soon(self._dispatch_due)
+            self._loop.call_soon(self._dispatch_due, context=self._apart)
 
     def _dispatch_due(self) -> None:
         self._is_due = False
@@ -355,11 +358,11 @@ class Batcher(Generic[Item, Result]):
             return
         ran = future.result()
         run_s = ran.ended_s - ran.began_s
+        windows = sum(job.windows for job in jobs)
         for job, result in zip(jobs, ran.results, strict=True):
             if not job.answer.done():  # the caller may have left
-                job.answer.set_result(Answered(result, ran.began_s - job.came_s, run_s))
+                job.answer.set_result(Answered(result, ran.began_s - job.came_s, run_s, windows))
         real = sum(job.places for job in jobs)
-        windows = sum(job.windows for job in jobs)
         # An item of many windows has padded them by itself, if at all.
         padded = len(jobs) * max(job.places for job in jobs) if windows == len(jobs) else real
         self._observer.batch_ran(

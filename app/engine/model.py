@@ -32,6 +32,7 @@ class Scored:
     run_s: float  # of the run, shared with the other windows in it
     state: NDArray[Any] | None = None  # after all answers, where it may be stored
     memory: Memory | None = None  # of all answers, where one is held
+    windows: int = 1  # of the run, all together
 
 
 class ServedModel:
@@ -132,7 +133,7 @@ class ServedModel:
         assert self._kept is not None, f"{self.name} keeps no state"
         answered = await self._kept.submit(asked)
         score, state, memory = answered.result
-        return Scored(*score, answered.queued_s, answered.run_s, state, memory)
+        return Scored(*score, answered.queued_s, answered.run_s, state, memory, answered.windows)
 
     async def follow_many(self, asked: AskedMany) -> Answered[ManyScore]:
         """Return what `follow` says of each query, and the states after all answers.
@@ -145,7 +146,7 @@ class ServedModel:
             raise ScoringFailed(
                 f"model {self.name!r} could not be run on these {len(asked.queries)} windows"
             ) from answered.result
-        return Answered(answered.result, answered.queued_s, answered.run_s)
+        return Answered(answered.result, answered.queued_s, answered.run_s, answered.windows)
 
     def stuck_s(self) -> float:
         """Return the age of the oldest run that has not come back, 0 for none."""
@@ -154,4 +155,4 @@ class ServedModel:
 
 
 def _scored(answered: Answered[WindowScore]) -> Scored:
-    return Scored(*answered.result, queued_s=answered.queued_s, run_s=answered.run_s)
+    return Scored(*answered.result, answered.queued_s, answered.run_s, windows=answered.windows)

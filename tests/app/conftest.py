@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import io
+import json
+import logging
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -16,6 +19,7 @@ from app.api.door import Door
 from app.engine.versions import newest_versions
 from app.main import create_app
 from app.settings import Settings
+from app.telemetry import JsonLines
 
 ARTIFACTS = Path(__file__).parents[2] / "artifacts"
 SHIPPED = {folder.parent.name: folder for folder in newest_versions(ARTIFACTS)}
@@ -74,3 +78,19 @@ def serve(tmp_path: Path) -> Iterator[Callable[..., httpx.Client]]:
             return stack.enter_context(serving(Settings(**given)))
 
         yield start
+
+
+@pytest.fixture
+def lines() -> Iterator[Callable[[], list[dict[str, Any]]]]:
+    """Every log line of the process, as an operator would read it."""
+    stream = io.StringIO()
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(JsonLines())
+    handler.addFilter(lambda line: not line.name.startswith("http"))  # the test's own client
+    root = logging.getLogger()
+    before = root.level
+    root.addHandler(handler)
+    root.setLevel("INFO")
+    yield lambda: [json.loads(line) for line in stream.getvalue().splitlines()]
+    root.removeHandler(handler)
+    root.setLevel(before)

@@ -383,7 +383,7 @@ def test_a_forgotten_user_is_forgotten_by_versions_that_are_still_open(client):
     assert samples(client)["kt_memory_bytes"][()] == 0
 
 
-def test_a_version_that_answers_no_more_is_closed(client):
+def test_a_version_that_answers_no_more_is_closed(client, lines):
     """When nobody can have it any more; until then it stays open for who has."""
     change(client, "PUT", "current", version="2").raise_for_status()
 
@@ -392,6 +392,9 @@ def test_a_version_that_answers_no_more_is_closed(client):
 
     assert info()["1"] == 1
     until(lambda: info()["1"] == 0)
+    until(lambda: "model_closed" in [line["event"] for line in lines()])
+    [closed] = [line for line in lines() if line["event"] == "model_closed"]
+    assert "request_id" not in closed  # who asked for the change was answered long before
     assert info()["2"] == 1
     assert ask(client)["model"]["version"] == "2"
     back = change(client, "PUT", "current", version="1")  # opened anew

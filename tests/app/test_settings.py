@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 
 from app.settings import Settings, SettingsInvalid
@@ -57,3 +59,30 @@ def test_a_secret_is_not_shown():
         Settings.from_env({"KT_USER_ID_SECRET": "short-horse"})
     assert "horse" not in str(refusal.value)
     assert "KT_USER_ID_SECRET" in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    "address", ["collector:4318", "grpc://collector:4317", "http://", "http://c/?key=horse"]
+)
+def test_an_address_that_no_trace_can_be_sent_to_is_refused(address):
+    """Without being quoted: it may hold a password."""
+    with pytest.raises(SettingsInvalid, match=r"KT_TRACES: .*http://HOST:PORT") as refusal:
+        Settings.from_env({"KT_TRACES": address})
+    assert "horse" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("missing", ["opentelemetry.sdk", "opentelemetry.exporter.otlp.proto.http"])
+def test_traces_without_what_sends_them_are_refused(monkeypatch, missing):
+    """With the command that installs it."""
+    monkeypatch.setitem(sys.modules, missing, None)
+
+    with pytest.raises(SettingsInvalid, match=r"pip install 'ktserve\[tracing\]'"):
+        Settings.from_env({"KT_TRACES": "http://collector:4318"})
+    assert Settings.from_env({}).traces is None
+
+
+def test_the_address_of_a_collector_is_read():
+    """Where the packages are there."""
+    settings = Settings.from_env({"KT_TRACES": "http://collector:4318", "KT_TRACES_SHARE": "0.1"})
+
+    assert (settings.traces, settings.traces_share) == ("http://collector:4318", 0.1)

@@ -2,33 +2,24 @@
 
 from __future__ import annotations
 
-import io
+import asyncio
+import gc
 import json
 import logging
+import signal
+from contextvars import Context
 from uuid import uuid4
 
 import pytest
+import uvicorn
+import uvloop
 from prometheus_client.parser import text_string_to_metric_families
 
+from app.__main__ import Server
+from app.main import create_app
 from app.settings import Settings
-from app.telemetry import JsonLines
+from app.telemetry import JsonLines, Request, current_request
 from tests.app.conftest import SHIPPED
-
-
-@pytest.fixture
-def lines():
-    """Every log line of the process, as an operator would read it."""
-    stream = io.StringIO()
-    handler = logging.StreamHandler(stream)
-    handler.setFormatter(JsonLines())
-    handler.addFilter(lambda line: not line.name.startswith("http"))  # the test's own client
-    root = logging.getLogger()
-    before = root.level
-    root.addHandler(handler)
-    root.setLevel("INFO")
-    yield lambda: [json.loads(line) for line in stream.getvalue().splitlines()]
-    root.removeHandler(handler)
-    root.setLevel(before)
 
 
 def samples(client, headers=None) -> dict[str, dict[tuple, float]]:
@@ -121,6 +112,21 @@ def test_a_request_id_goes_in_and_out_and_into_the_log(client, lines):
     assert "abc-123" in [line.get("request_id") for line in lines()]
 
 
+def test_what_a_signal_comes_upon_is_not_its_reason(lines):
+    """It may come in the midst of a request, which has nothing to do with it."""
+    server = Server(uvicorn.Config(create_app(Settings()), log_config=None))
+
+    def interrupted() -> None:
+        current_request.set(Request("r-1"))
+        server.handle_exit(signal.SIGTERM, None)
+
+    Context().run(interrupted)
+
+    [line] = [line for line in lines() if line["event"] == "stopping"]
+    assert line["signal"] == "SIGTERM"
+    assert "request_id" not in line
+
+
 def test_a_problem_carries_the_request_id_and_is_counted(client):
     """So that a caller's report finds the log line."""
     before = samples(client).get("kt_problems_total", {}).get((("code", "not_found"),), 0)
@@ -183,6 +189,33 @@ def test_a_log_line_of_a_failure_quotes_no_value():
 
     assert "4711" not in JsonLines().format(record)
     assert "4711" in JsonLines(messages=True).format(record)
+
+
+@pytest.mark.parametrize("new_loop", [asyncio.new_event_loop, uvloop.new_event_loop])
+def test_what_the_event_loop_says_of_a_failure_quotes_no_value(lines, new_loop):
+    """Neither what a task has raised that nobody waits for, nor what a callback was given."""
+
+    async def failing(user_id: str) -> None:
+        raise ValueError(user_id)
+
+    def broken(user_id: str) -> None:
+        raise ValueError(user_id)
+
+    async def run() -> None:
+        task = asyncio.create_task(failing("learner-4711"))
+        asyncio.get_running_loop().call_soon(broken, "learner-4711")
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        del task
+        gc.collect()
+
+    with asyncio.Runner(loop_factory=new_loop) as runner:
+        runner.run(run())
+
+    told = [line for line in lines() if line["logger"] == "asyncio"]
+    assert [line["error"] for line in told] == ["ValueError"] * 2
+    assert "Task exception was never retrieved" in [line["event"] for line in told]
+    assert "4711" not in json.dumps(told)
 
 
 def test_settings_of_the_fixture_are_real(client):

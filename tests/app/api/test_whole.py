@@ -97,9 +97,15 @@ PLAIN = [
     {"type": BODY, "body": b"ab"},
 ]
 
+MISNAMED = [
+    {"type": START, "status": 200, "headers": [(b"content-length", b"0"), (b"bad name", b"")]},
+    {"type": BODY, "body": b""},
+]
+
 
 @given(answers(), st.sampled_from(["POST", "HEAD"]), st.booleans(), st.booleans())
 @example(PLAIN, "POST", True, False)
+@example(MISNAMED, "POST", True, False)
 def test_it_is_uvicorns_answer(messages, method, keep_alive, expects):
     """The same bytes, the same refusal of what is no header, and the same end."""
     given_ = (messages, method, keep_alive, expects)

@@ -16,6 +16,7 @@ from app.engine.batcher import Batcher, Bounds
 from app.engine.observer import NoObserver
 from app.engine.workers import Workers
 from app.errors import NotReady, Overloaded, ScoringFailed
+from app.telemetry import Request, current_request
 
 pytestmark = pytest.mark.anyio
 
@@ -361,6 +362,20 @@ async def test_what_is_poisoned_in_the_loop_fails_alone():
     assert [found[0].result, found[2].result] == ["A", "B"]
     assert isinstance(found[1], ScoringFailed)
     assert (tally.waiting, tally.failures) == (0, 1)
+
+
+async def test_what_fails_in_the_loop_is_not_told_of_another_request(lines):
+    """Whoever comes first has the loop run for those who come with him."""
+
+    async def asked(item: str) -> object:
+        current_request.set(Request(f"request of {item}"))
+        return await batcher.submit(item)
+
+    async with Workers(1) as workers, Batcher("m", Fragile(), workers, inline(items=1)) as batcher:
+        await asyncio.gather(*map(asked, ("a", "!")), return_exceptions=True)
+
+    [line] = [line for line in lines() if line["event"] == "scoring_failed"]
+    assert "request_id" not in line
 
 
 class Fragile(Echo):
