@@ -34,7 +34,7 @@ _MOST = 10_000
 _OF_A_USER = 1024  # forecasts of one user; cut to these when there are twice as many
 _TOGETHER = 128  # users in one script, as of states
 _WAITING_BYTES = 65_536 * FORECAST.itemsize
-_PAUSE_S = 0.1  # between trips: each is a write that the store may have to sync
+_PAUSE_S = 0.25  # between trips: each is a write that the store may have to sync
 _RINGS = 16  # models of a process, and some before
 
 
