@@ -2,7 +2,7 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 CONFIG ?= models/training/configs/assist2017/dkt_plus.toml
 RUN    ?= runs/dkt-plus-assist2017
-OUT    ?= artifacts/dkt/4
+OUT    ?= artifacts/dkt/5
 DEV     = .venv-dev/bin/python
 PEERS   = fastapi-onnx fastapi-torch litserve bentoml
 PIP     = install --disable-pip-version-check --no-input
@@ -50,7 +50,7 @@ pictures: .venv-dev/ready
 	$(DEV) -m models.evaluation.windows artifacts/*/* --history 799 --lengths 25 50 100 200 400 800 --every 10 \
 	  --out docs/auc-by-window.png
 
-# Make a run servable: make export RUN=runs/dkt-plus-assist2017 OUT=artifacts/dkt/4
+# Make a run servable: make export RUN=runs/dkt-plus-assist2017 OUT=artifacts/dkt/5
 export: .venv-dev/ready
 	$(DEV) -m export $(RUN) $(OUT)
 

@@ -42,6 +42,10 @@ class Notes(Collector):
         self._all.append(made := Observed(histogram))
         return made
 
+    def drop(self, note: Counted | Kept | Observed) -> None:
+        """Put nothing in any more that is noted there."""
+        self._all.remove(note)
+
     def collect(self) -> Iterable[Metric]:
         """Put in what has been noted; there is no metric of its own."""
         for one in self._all:

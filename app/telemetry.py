@@ -296,24 +296,28 @@ class Metrics:
             if request.trace is not None:
                 request.trace.note(name, spent_s, ago_s, windows)
 
+    def _noted(self, metric: Any, labels: tuple[str, ...], noting: Callable[[Any], Any]) -> Any:
+        return _Labelled(metric, self._notes, noting) if labels else noting(metric)
+
     def _counter(self, name: str, text: str, *labels: str) -> Any:
         made = Counter(name, text, labels, registry=self.registry)
-        return _labelled(made, labels, self._notes.counted)
+        return self._noted(made, labels, self._notes.counted)
 
     def _gauge(self, name: str, text: str, *labels: str) -> Any:
         made = Gauge(name, text, labels, registry=self.registry)
-        return _labelled(made, labels, self._notes.kept)
+        return self._noted(made, labels, self._notes.kept)
 
     def _histogram(self, name: str, text: str, buckets: tuple[float, ...], *labels: str) -> Any:
         made = Histogram(name, text, labels, buckets=buckets, registry=self.registry)
-        return _labelled(made, labels, self._notes.observed)
+        return self._noted(made, labels, self._notes.observed)
 
 
 class _Labelled:
     """A metric whose children are looked up once: its own way takes a lock and joins strings."""
 
-    def __init__(self, metric: Any, noting: Callable[[Any], Any]) -> None:
+    def __init__(self, metric: Any, notes: Notes, noting: Callable[[Any], Any]) -> None:
         self._metric = metric
+        self._notes = notes
         self._noting = noting
         self._children: dict[tuple[str, ...], Any] = {}
 
@@ -326,12 +330,9 @@ class _Labelled:
 
     def remove(self, *values: str) -> None:
         """Tell nothing any more of these label values."""
-        if self._children.pop(values, None) is not None:
+        if (child := self._children.pop(values, None)) is not None:
+            self._notes.drop(child)
             self._metric.remove(*values)
-
-
-def _labelled(metric: Any, labels: tuple[str, ...], noting: Callable[[Any], Any]) -> Any:
-    return _Labelled(metric, noting) if labels else noting(metric)
 
 
 class _Stage:

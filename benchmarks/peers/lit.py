@@ -1,6 +1,6 @@
 """LitServe: one process for HTTP, one worker that runs the model on batches of requests.
 
-python -m benchmarks.peers.lit artifacts/dkt/3 unix:///tmp/store.sock 8001
+python -m benchmarks.peers.lit artifacts/dkt/4 unix:///tmp/store.sock 8001
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Plain FastAPI on uvicorn: a request reads its history and is answered by one run of its own.
 
-    python -m benchmarks.peers.plain onnx artifacts/dkt/3 unix:///tmp/store.sock 8001
+    python -m benchmarks.peers.plain onnx artifacts/dkt/4 unix:///tmp/store.sock 8001
 
 `onnx` runs the graph in ONNX Runtime, `torch` the network in eager torch.
 """

@@ -7,6 +7,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from app import noting
 from app.noting import Notes
+from app.telemetry import Metrics
 
 BOUNDS = (0.5, 1, 2, 10)
 
@@ -66,3 +67,17 @@ def test_what_nobody_reads_is_bounded():
     for _ in range(2 * noting._MOST + 1):
         histogram.observe(1.0)
         assert len(histogram._noted) < noting._MOST
+
+
+def test_what_is_told_no_more_leaves_nothing():
+    """Label values come and go with the versions of models."""
+    metrics = Metrics()
+    notes = len(metrics._notes._all)
+    for version in range(3):
+        metrics.quality_auc.labels("m", str(version)).set(0.5)
+        metrics.quality_auc.remove("m", str(version))
+
+    assert len(metrics._notes._all) == notes
+    assert (
+        metrics.registry.get_sample_value("kt_quality_auc", {"model": "m", "version": "1"}) is None
+    )

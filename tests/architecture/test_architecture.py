@@ -7,8 +7,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 from app.main import create_app
 from app.settings import Settings
 
@@ -94,7 +92,6 @@ def test_the_repository_names_no_place_of_its_making():
             assert word not in text, (name, word)
 
 
-@pytest.mark.xfail(reason="those that are shipped were exported before notes were dropped")
 def test_no_artifact_names_a_place_of_its_making():
     """Nor do its graphs: an exporter would note there which lines of code they came from."""
     for path in sorted((ROOT / "artifacts").rglob("*.*")):
