@@ -196,6 +196,10 @@ def artifacts(tmp_path):
     inputs = Inputs.counted(*drawn, rng.random(500) < 0.7, reads_lag=True)
     content["inputs"] = {f: getattr(inputs, f) for f in inputs.__dataclass_fields__}
     manifest.write_text(json.dumps(content))
+    of_before = folder / NAME / "2" / "manifest.json"
+    content = json.loads(of_before.read_text())
+    del content["inputs"]
+    of_before.write_text(json.dumps(content))
     return folder
 
 
