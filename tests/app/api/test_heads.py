@@ -233,6 +233,12 @@ def test_what_is_no_http_gets_no_answer_that_is_another_s(serve):
         status, headers, _ = line.answer()
         assert (status, headers["x-request-id"]) == (200, "first")
         assert is_closed(line)
+    with Line(client) as line:  # as of one that has a head
+        line.send(good * 2 + CHUNKED + b"zz\r\n")
+        for _ in range(2):
+            status, headers, _ = line.answer()
+            assert (status, headers["x-request-id"]) == (200, "first")
+        assert is_closed(line)
     with Line(client) as line:
         line.send(good)
         assert line.answer()[0] == 200
