@@ -10,8 +10,11 @@ from contextlib import contextmanager, suppress
 
 import httpx
 import pytest
+import uvicorn
 
+from app.api.door import Door, Room
 from app.settings import Settings
+from app.telemetry import Metrics, Request, current_request
 from benchmarks.stores import one_server
 from tests.app.api.test_operations import samples
 from tests.app.conftest import ARTIFACTS, serving
@@ -352,3 +355,42 @@ def test_refusals_that_nobody_takes_are_not_kept(serve):
         with pytest.raises((ConnectionResetError, BrokenPipeError)):
             line.send(refused * 200)
         assert end() == 200
+
+
+def test_a_request_sent_ahead_has_nothing_of_the_one_before():
+    """What is logged while nothing is known of it yet bears no other one's id."""
+    found = []
+
+    async def app(scope, receive, send):
+        if scope["type"] == "lifespan":
+            await receive()
+            metrics = Metrics()
+            bounds = {"max_head_bytes": 1024, "head_timeout_s": 10.0}
+            scope["state"].update(bounds, metrics=metrics, room=Room(8, metrics))
+            await send({"type": "lifespan.startup.complete"})
+            await receive()
+            await send({"type": "lifespan.shutdown.complete"})
+            return
+        found.append(current_request.get())
+        current_request.set(Request("of one"))
+        headers = [(b"content-length", b"3")]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": b"end"})
+
+    async def asked():
+        server = uvicorn.Server(uvicorn.Config(app, port=0, http=Door, log_config=None))
+        serving = asyncio.create_task(server.serve())
+        while not server.started:
+            await asyncio.sleep(0.01)
+        address = server.servers[0].sockets[0].getsockname()
+        reader, writer = await asyncio.open_connection(*address)
+        writer.write(b"GET / HTTP/1.1\r\nhost: here\r\n\r\n" * 3)
+        for _ in range(3):
+            await reader.readuntil(b"end")
+        writer.close()
+        server.should_exit = True
+        await serving
+
+    asyncio.run(asked())
+
+    assert found == [None] * 3
