@@ -20,6 +20,7 @@ import logging
 import os
 import secrets
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -71,8 +72,8 @@ class _File(BaseModel):
     @model_validator(mode="after")
     def _each_once(self) -> _File:
         for what in ("name", "sha256"):
-            values = [getattr(key, what) for key in self.keys]
-            twice = sorted({v for v in values if values.count(v) > 1})
+            times = Counter(getattr(key, what) for key in self.keys)
+            twice = sorted(value for value, n in times.items() if n > 1)
             if twice:
                 raise ValueError(f"{what} {twice[0]!r} is there twice")
         return self

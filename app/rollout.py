@@ -261,5 +261,6 @@ class Rollout:
         await self._engine.opener.close(model)
         if model.version not in self._versions_in_use(model.name):  # or it was opened again
             self._memories.retire(model.state_key)
+        if model.version != self._engine.model(model.name).version:  # a candidate does not answer
             self._meter.retired(model.name, model.version, model.manifest.network)
         log.info("model_closed", extra={"model": model.name, "version": model.version})

@@ -180,8 +180,8 @@ class Gate:
     def _forget_gone(self) -> None:
         """A key whose entry is another now begins with a full bucket; one that stayed does not."""
         assert self._keyring is not None
-        there = self._keyring.keys
-        self._holders = {d: h for d, h in self._holders.items() if h.key in there}
+        there = {key.digest: key for key in self._keyring.keys}
+        self._holders = {d: h for d, h in self._holders.items() if h.key == there.get(d)}
 
     def _holder(self, key: Key) -> _Holder:
         caller = Caller(key.name, frozenset(key.scopes), key.tenant, self._names)

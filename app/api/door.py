@@ -1,5 +1,7 @@
 """Before a request is one: refused where too many are being answered, ended where its caller left.
 
+Ended too is the connection of a caller who takes no answer: what waits for him holds a place.
+
 Under three times the load that can be carried two requests of three are refused, and what that
 costs is taken from the third one. So it is done in uvicorn's protocol, as soon as the head has been
 read, before anything is made for the request.
@@ -10,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections import deque
+from contextvars import Context
 from types import SimpleNamespace
 from typing import Any
 
@@ -90,8 +93,10 @@ class Door(BoundedHeads):
         self._room: Room = self.app_state["room"]
         self._places: deque[int] = deque()  # of each of its requests, 0 or 1; answers go in order
         self.cycle = _ANSWERED
-        self._answering: asyncio.Task[Any] | None = None
+        self._answering: tuple[asyncio.Task[Any], Any] | None = None  # and uvicorn's cycle of it
         self._has_left = False
+        self._untaken_bytes = 0  # when they were last looked at
+        self._taking: asyncio.TimerHandle | None = None  # while the caller takes no more
         self._is_refused = False  # the request that is being read
 
     def on_head(self) -> None:
@@ -131,7 +136,19 @@ class Door(BoundedHeads):
         self._room.inside -= self._places.popleft()
         if self._places:
             self._room.inside += self._places[0]
-        super().on_response_complete()
+        # The next request is no part of this one, and its log lines have another id.
+        Context().run(super().on_response_complete)
+
+    def pause_writing(self) -> None:
+        """Wait until the caller takes more of his answers, unless he takes nothing."""
+        super().pause_writing()
+        self._untaken_bytes = self.transport.get_write_buffer_size()
+        self._taking = self.loop.call_later(self._longest_s, self._look_who_takes)
+
+    def resume_writing(self) -> None:
+        """Go on: he has taken them."""
+        self._let_take()
+        super().resume_writing()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """End what is being done for a caller who has left.
@@ -139,14 +156,32 @@ class Door(BoundedHeads):
         What the store has been asked to write is written: it is shielded there.
         """
         super().connection_lost(exc)
+        self._let_take()
         self._has_left = True
         if self._places:
             self._room.inside -= self._places[0]
             self._places.clear()
         if self._answering is not None:
-            self._answering.cancel()
+            task, cycle = self._answering
+            cycle.disconnected = True  # of requests sent ahead uvicorn tells the last one only
+            task.cancel()
+
+    def _look_who_takes(self) -> None:
+        before, self._untaken_bytes = self._untaken_bytes, self.transport.get_write_buffer_size()
+        if self._untaken_bytes < before:
+            self._taking = self.loop.call_later(self._longest_s, self._look_who_takes)
+        else:
+            self.transport.abort()
+
+    def _let_take(self) -> None:
+        if self._taking is not None:
+            self._taking.cancel()
+            self._taking = None
 
     def _refuse(self) -> None:
+        if self.flow.write_paused:  # refusals that nobody takes would be kept without end
+            self.transport.abort()
+            return
         more = self.server_state.default_headers
         # A caller who waits to be let in with the body will not send it: nobody could tell then
         # where the next request begins.
@@ -157,14 +192,18 @@ class Door(BoundedHeads):
             self.transport.close()
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
-        self._answering = asyncio.current_task()
+        task = asyncio.current_task()
+        assert task is not None
         cycle = send.__self__  # type: ignore[attr-defined]
+        self._answering = task, cycle
         try:
             await self._service(scope, receive, WholeAnswer(cycle))
         except asyncio.CancelledError:
-            if not self._has_left:
+            if not (self._has_left or self.flow.write_paused):
                 raise
-            cycle.disconnected = True  # of requests sent ahead uvicorn tells the last one only
+            # Its time has passed while its answer waited for the caller to take the one before.
+            cycle.disconnected = True
+            self.transport.abort()
         finally:
             self._answering = None
 

@@ -7,6 +7,7 @@ import itertools
 import logging
 import re
 from collections.abc import Iterable
+from http import HTTPStatus
 from time import perf_counter
 from typing import TYPE_CHECKING
 from uuid import uuid4
@@ -131,7 +132,9 @@ class Edge:
 
     def _note(self, scope: Scope, request: Request, status: int, spent_s: float) -> None:
         route = getattr(scope.get("route"), "path", NO_ROUTE)
-        method = scope["method"] if route != NO_ROUTE else "any"
+        # One that the route does not take is the caller's invention, of which there are many.
+        is_taken = route != NO_ROUTE and status != HTTPStatus.METHOD_NOT_ALLOWED
+        method = scope["method"] if is_taken else "any"
         self._metrics.requests.labels(route, method, str(status)).inc()
         self._metrics.request_duration.labels(route, method).observe(spent_s)
         if request.key is not None:

@@ -66,6 +66,7 @@ class BoundedHeads(HttpToolsProtocol):
         self._head_bytes = 0
         self._heads = 0  # that have been read
         self._mute_bytes = 0  # behind a head, since something of a body has come
+        self._before: Any = None  # uvicorn's cycle of the request before the one that is being read
         self._is_deaf = False  # what comes is no part of anything any more
         self._timer: asyncio.TimerHandle | None = None  # of a head
         self._end: asyncio.TimerHandle | None = None  # of a body that nobody wants any more
@@ -97,6 +98,7 @@ class BoundedHeads(HttpToolsProtocol):
             self._is_in_head = False
             self._heads += 1
             self._mute_bytes = 0
+            self._before = self.cycle
             self.on_head()
             self._is_in_body = True
 
@@ -113,7 +115,7 @@ class BoundedHeads(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         """Expect the next head, unless this one is to be read again."""
         if not self._is_in_head:
-            self._is_in_body = False
+            self._is_in_body, self._before = False, None
             self.headers = []  # those of a request that cannot be read may be none
             self._let_end()
             self.on_end()
@@ -200,9 +202,12 @@ class BoundedHeads(HttpToolsProtocol):
         """Answer what cannot be read, where its answer is due, and close."""
         if self.transport.is_closing():
             return
+        if self._is_in_body and self.pipeline:  # it waits for those before it, and is not begun
+            self.pipeline.popleft()
+            self.cycle, self._is_in_body = self._before, False
         is_answered = self.cycle.response_complete
         if self._is_in_body:
-            if not (is_answered or self.cycle.response_started or self.pipeline):
+            if not (is_answered or self.cycle.response_started):
                 self.cycle.disconnected = True  # whoever answers it says no more
                 self._answer_unread(problem)
         elif is_answered:

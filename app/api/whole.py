@@ -35,6 +35,9 @@ class WholeAnswer:
         """Send a part of the answer."""
         head, self._head = self._head, None
         if head is None and message["type"] == "http.response.start":
+            if self._cycle.waiting_for_100_continue:
+                # Nobody has asked for the body: whether it comes, or another request, is not known.
+                self._cycle.keep_alive = False
             self._head = message
         elif head is None:
             await self._cycle.send(message)

@@ -287,6 +287,21 @@ def test_the_metrics_tell_a_candidate_from_what_is_served(client):
     assert ("1", "candidate") not in roles()
 
 
+def test_a_candidate_that_answered_once_is_told_to_answer_no_more(client):
+    """It is open still when the version that it was is closed."""
+
+    def answers(version: str) -> float:
+        labels = {"model": NAME, "version": version, "role": "current"}
+        series = samples(client)["kt_model_info"].items()
+        return next(v for k, v in series if labels.items() <= dict(k).items())
+
+    change(client, "PUT", "current", version="2").raise_for_status()
+    change(client, "PUT", "candidate", version="1", share=0.5).raise_for_status()
+
+    until(lambda: answers("1") == 0)
+    assert answers("2") == 1
+
+
 @pytest.mark.parametrize(
     "body",
     [

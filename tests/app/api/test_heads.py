@@ -233,6 +233,12 @@ def test_what_is_no_http_gets_no_answer_that_is_another_s(serve):
         status, headers, _ = line.answer()
         assert (status, headers["x-request-id"]) == (200, "first")
         assert is_closed(line)
+    with Line(client) as line:  # as of one that has a head
+        line.send(good * 2 + CHUNKED + b"zz\r\n")
+        for _ in range(2):
+            status, headers, _ = line.answer()
+            assert (status, headers["x-request-id"]) == (200, "first")
+        assert is_closed(line)
     with Line(client) as line:
         line.send(good)
         assert line.answer()[0] == 200
@@ -257,3 +263,21 @@ def test_a_head_too_large_or_too_slow_waits_for_the_answers_before_it(serve):
             assert line.answer()[0] == 200
             with suppress(ConnectionError):
                 assert line.answers.readline()[9:12] in (b"", b"408", b"431")
+
+
+def test_a_body_that_was_not_asked_for_is_not_taken_for_a_request(serve):
+    """Nor a request for a body: who waits to be asked, and is not, is answered last."""
+    client = serve()
+    waits = "expect: 100-continue\r\n"
+    head, body = request(ASK, more=waits)
+    with Line(client) as line:
+        line.send(head)
+        assert line.answers.readline() == b"HTTP/1.1 100 Continue\r\n"
+        assert line.answers.readline() == b"\r\n"
+        line.send(body, *request(ASK))
+        assert [line.answer()[0] for _ in range(2)] == [200, 200]
+    with Line(client) as line:
+        line.send(request(ASK, path="/nothing-here", more=waits)[0])
+        status, headers, _ = line.answer()
+        assert (status, headers["connection"]) == (404, "close")
+        assert is_closed(line)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import os
@@ -11,12 +12,13 @@ from pathlib import Path
 import pytest
 import redis
 
-from app.api.callers import OPEN
-from app.errors import KeysInvalid
-from app.keys import SCOPES, Keyring, made
+from app.api.callers import OPEN, Gate, Names
+from app.errors import KeysInvalid, RateLimited
+from app.keys import SCOPES, Key, Keyring, made
 from app.keys import main as keys_command
 from app.main import create_app
 from app.settings import Settings
+from app.telemetry import Metrics
 from tests.app.api.test_operations import samples
 from tests.app.conftest import SHIPPED
 from tests.app.store.conftest import redis_socket  # noqa: F401 - a fixture
@@ -297,6 +299,36 @@ def test_keys_change_while_requests_run(serve, keys):
     until(lambda: client.post("/predict", json=ASK, headers=old).status_code == 401)
 
     assert client.post("/predict", json=ASK, headers=new).status_code == 200
+
+
+def test_a_change_of_many_keys_looks_at_each_once(keys, monkeypatch):
+    """Requests wait meanwhile: whose key stayed is not sought among all others."""
+    shown = [keys.add(f"key-{n}", per_second=0.001, burst=1) for n in range(50)]
+    metrics, compared = Metrics(), []
+    gate = Gate(Keyring(keys.path), Names(None), metrics)
+    for one in shown:
+        gate.admit("/predict", [(b"authorization", one["authorization"].encode())])[1].take()
+    is_same = Key.__eq__
+    monkeypatch.setattr(Key, "__eq__", lambda a, b: compared.append(a) or is_same(a, b))
+
+    async def changed():
+        watching = asyncio.create_task(gate.watch())
+        keys.entries[0]["burst"] = 2
+        keys.write()
+        reloads = ("kt_key_reloads_total", {"result": "done"})
+        while not metrics.registry.get_sample_value(*reloads):
+            await asyncio.sleep(0.01)
+        watching.cancel()
+
+    asyncio.run(asyncio.wait_for(changed(), 20))
+
+    left = [
+        gate.admit("/predict", [(b"authorization", s["authorization"].encode())])[1] for s in shown
+    ]
+    assert [bucket.burst for bucket in left] == [2] + [1] * 49
+    with pytest.raises(RateLimited):
+        left[1].take()
+    assert len(compared) <= len(shown)
 
 
 def test_logs_and_metrics_tell_the_key_s_name_alone(serve, keys, caplog):

@@ -146,6 +146,16 @@ def test_a_method_that_is_not_taken_says_which_are(client):
     assert answer.json()["code"] == "method_not_allowed"
 
 
+def test_methods_that_nothing_takes_are_told_together(client):
+    """Whoever calls has many of them, and each would be a series for every route."""
+    for method in ("PROPFIND", "LOCK", "HEAD"):
+        assert client.request(method, "/livez").status_code == 405
+
+    methods = {dict(labels)["method"] for labels in samples(client)["kt_requests_total"]}
+    assert "any" in methods
+    assert not methods & {"PROPFIND", "LOCK", "HEAD"}
+
+
 def test_models_are_described(client):
     """The manifest is the artifact's, the card is for people."""
     listed = client.get("/models").json()["models"]

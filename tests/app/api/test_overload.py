@@ -6,12 +6,15 @@ import asyncio
 import json
 import socket
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import httpx
 import pytest
+import uvicorn
 
+from app.api.door import Door, Room
 from app.settings import Settings
+from app.telemetry import Metrics, Request, current_request
 from benchmarks.stores import one_server
 from tests.app.api.test_operations import samples
 from tests.app.conftest import ARTIFACTS, serving
@@ -302,3 +305,92 @@ def test_who_leaves_with_more_sent_ahead_is_no_error(serve, store, caplog):
             until(lambda: in_progress(client) == 1)
         until(lambda: in_progress(client) == 0)
     assert not [one for one in caplog.records if one.name.startswith("uvicorn")]
+
+
+def big_asks(client, times):
+    """As many requests for an answer that no socket's buffer holds often."""
+    answers = [
+        {"question_id": f"an id that is long {n:0100}", "correct": True} for n in range(1000)
+    ]
+    for _ in range(4):
+        assert client.post("/users/u/interactions", json={"interactions": answers}).is_success
+    return b"GET /users/u/export HTTP/1.1\r\nhost: here\r\n\r\n" * times
+
+
+@pytest.mark.parametrize("first", ["his time", "the deadline"])
+def test_who_takes_no_answer_holds_no_place(serve, caplog, first):
+    """His connection ends; others are let in again, and it is no error of ours."""
+    limits = {"his time": (0.2, 10_000), "the deadline": (60, 1000)}
+    head_timeout_s, deadline_ms = limits[first]
+    client = serve(requests_max_items=1, head_timeout_s=head_timeout_s, deadline_ms=deadline_ms)
+    asks = big_asks(client, 60)
+    with caplog.at_level("WARNING", logger="uvicorn.error"), Line(client) as line:
+        line.send(asks)
+        until(lambda: in_progress(client) == 1)
+
+        until(lambda: client.post("/predict", json=ASK).status_code == 200)
+        until(lambda: in_progress(client) == 0)
+        with suppress(ConnectionError):
+            while line.answers.read(1 << 20):
+                pass
+    assert not [one for one in caplog.records if one.name.startswith("uvicorn")]
+
+
+def test_who_takes_his_answers_slowly_gets_all(serve):
+    """He is waited for as long as he takes something."""
+    client = serve(requests_max_items=8, head_timeout_s=1.5)
+    asks = big_asks(client, 10)
+    with Line(client) as line:
+        line.send(asks)
+        for _ in range(10):
+            time.sleep(0.2)
+            assert line.answer()[0] == 200
+
+
+def test_refusals_that_nobody_takes_are_not_kept(serve):
+    """Who asks on in a full house and reads nothing is not listened to any longer."""
+    client = serve(requests_max_items=1)
+    refused = b"".join(request(ASK, more="connection: keep-alive\r\n")) * 1000
+    with one_inside(client) as end, Line(client) as line:
+        with pytest.raises((ConnectionResetError, BrokenPipeError)):
+            line.send(refused * 200)
+        assert end() == 200
+
+
+def test_a_request_sent_ahead_has_nothing_of_the_one_before():
+    """What is logged while nothing is known of it yet bears no other one's id."""
+    found = []
+
+    async def app(scope, receive, send):
+        if scope["type"] == "lifespan":
+            await receive()
+            metrics = Metrics()
+            bounds = {"max_head_bytes": 1024, "head_timeout_s": 10.0}
+            scope["state"].update(bounds, metrics=metrics, room=Room(8, metrics))
+            await send({"type": "lifespan.startup.complete"})
+            await receive()
+            await send({"type": "lifespan.shutdown.complete"})
+            return
+        found.append(current_request.get())
+        current_request.set(Request("of one"))
+        headers = [(b"content-length", b"3")]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": b"end"})
+
+    async def asked():
+        server = uvicorn.Server(uvicorn.Config(app, port=0, http=Door, log_config=None))
+        serving = asyncio.create_task(server.serve())
+        while not server.started:
+            await asyncio.sleep(0.01)
+        address = server.servers[0].sockets[0].getsockname()
+        reader, writer = await asyncio.open_connection(*address)
+        writer.write(b"GET / HTTP/1.1\r\nhost: here\r\n\r\n" * 3)
+        for _ in range(3):
+            await reader.readuntil(b"end")
+        writer.close()
+        server.should_exit = True
+        await serving
+
+    asyncio.run(asked())
+
+    assert found == [None] * 3

@@ -107,10 +107,16 @@ MISNAMED = [
 @example(PLAIN, "POST", True, False)
 @example(MISNAMED, "POST", True, False)
 def test_it_is_uvicorns_answer(messages, method, keep_alive, expects):
-    """The same bytes, the same refusal of what is no header, and the same end."""
-    given_ = (messages, method, keep_alive, expects)
-    written, failure, state, pieces = asyncio.run(sent(*given_, ours=True))
-    theirs, their_failure, their_state, _ = asyncio.run(sent(*given_, ours=False))
+    """The same bytes, the same refusal of what is no header, and the same end.
+
+    But that a connection ends on which a body is announced that nobody has asked for.
+    """
+    written, failure, state, pieces = asyncio.run(
+        sent(messages, method, keep_alive, expects, ours=True)
+    )
+    theirs, their_failure, their_state, _ = asyncio.run(
+        sent(messages, method, keep_alive and not expects, expects, ours=False)
+    )
     if len(messages) > 1:  # of a head alone nothing goes out: nobody could read an answer in it
         assert failure == their_failure
         assert state == their_state
