@@ -72,12 +72,13 @@ class SkillSets:
         """Know these, as far as there is room."""
         for key, members in sets.items():
             more = _A_SET_BYTES + _A_MEMBER_BYTES * len(members)
+            if key in self._sets or more > self._max_bytes:
+                continue
             if self.nbytes + more > self._max_bytes:
                 self._sets.clear()
                 self.nbytes = 0
-            if key not in self._sets and more <= self._max_bytes:
-                self._sets[key] = members
-                self.nbytes += more
+            self._sets[key] = members
+            self.nbytes += more
 
 
 class Pasts:

@@ -50,6 +50,7 @@ _MOST_STAGES = 64  # of one request: a batch has thousands
 _MOST_WAITING = 4096  # spans; the oldest are dropped
 _TOGETHER = 128  # a batch is encoded while the event loop waits
 _EVERY_MS = 1000
+_MOST_ANSWER_BYTES = 65_536
 _FAILED = 500  # and above: ours
 
 
@@ -204,9 +205,17 @@ class _Session(requests.Session):
     outcome = ""
 
     def request(self, *given: Any, **named: Any) -> requests.Response:
-        """Send, and note the status or the kind of failure: messages hold addresses."""
+        """Send, and note the status or the kind of failure: messages hold addresses.
+
+        Spans go where the setting says and nowhere else, and of an answer no more is read than one
+        of a collector has.
+        """
         try:
-            response = super().request(*given, **named)
+            response = super().request(*given, **named | {"allow_redirects": False, "stream": True})
+            with response:
+                response._content = response.raw.read(_MOST_ANSWER_BYTES)
+            if response.is_redirect:  # it would pass for success
+                raise requests.TooManyRedirects
         except Exception as exc:
             self.outcome = type(exc).__name__
             raise

@@ -53,3 +53,17 @@ def test_a_skill_set_that_is_met_again_takes_no_more_room():
     sets.keep({1: set_of(1, 8)})
 
     assert sets.nbytes == before
+
+
+def test_what_is_known_already_or_too_large_costs_nobody_a_place():
+    """Callers who meet the same set at once, and one who sends a set that nobody could hold."""
+    sets = SkillSets(2_000)
+    kept = {number: set_of(number, 8) for number in range(3)}
+    sets.keep(kept)
+    full = sets.nbytes
+    for _ in range(50):
+        sets.keep({0: set_of(0, 8)})
+        sets.keep({9: set_of(9, 10_000)})
+
+    assert sets.among(kept) == kept
+    assert sets.nbytes == full

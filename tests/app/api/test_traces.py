@@ -8,7 +8,7 @@ import re
 import socket
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, NamedTuple
 from uuid import uuid4
@@ -26,6 +26,9 @@ from tests.app.conftest import ARTIFACTS, serving
 STAGES = ["store_read", "queue", "run", "serialize"]
 
 
+ENDLESS = 200_000_000
+
+
 class Collector(ThreadingHTTPServer):
     """Takes traces as a collector does: OTLP over HTTP."""
 
@@ -35,6 +38,9 @@ class Collector(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Taking)
         self.address = f"http://127.0.0.1:{self.server_port}"
         self.status = 200
+        self.elsewhere: str | None = None  # where it sends who comes on to
+        self.is_endless = False
+        self.answered_bytes = 0
         self.bodies: list[bytes] = []
         self.may_answer = threading.Event()
         self.may_answer.set()
@@ -72,6 +78,15 @@ class _Taking(BaseHTTPRequestHandler):
         assert self.path == "/v1/traces"
         self.server.may_answer.wait(60)
         self.send_response(self.server.status)
+        if self.server.elsewhere is not None:
+            self.send_header("location", self.server.elsewhere)
+        if self.server.is_endless:
+            self.close_connection = True
+            self.end_headers()
+            with suppress(OSError):
+                while self.server.answered_bytes < ENDLESS:
+                    self.server.answered_bytes += self.wfile.write(bytes(65_536))
+            return
         self.send_header("content-length", "0")
         self.end_headers()
 
@@ -268,6 +283,39 @@ def test_what_is_no_trace_context_is_nothing(collector, headers):
     assert re.fullmatch("[0-9a-f]{32}", span.trace_id.hex())
     assert span.trace_id.hex() not in ("0" * 32, "1" * 32)
     assert (span.parent_span_id, span.trace_state) == (b"", "")
+
+
+def one_trace(address: str) -> None:
+    """Trace a request, and send that."""
+
+    async def one() -> None:
+        async with Traces(address, share=1.0, longest_s=10) as traces:
+            scope = {"method": "GET", "scheme": "http", "http_version": "1.1", "headers": []}
+            traces.begin(scope).end("/models", 200, [])
+
+    asyncio.run(one())
+
+
+def test_traces_go_nowhere_else(collector, lines):
+    """A collector that sends on to another one is one that takes nothing."""
+    with collecting() as other:
+        collector.status, collector.elsewhere = 307, f"{other.address}/v1/traces"
+        one_trace(collector.address)
+
+        assert len(collector.bodies) == 1
+        assert other.bodies == []
+    [lost] = [one for one in lines() if one["event"] == "traces_lost"]
+    assert lost["why"] == "TooManyRedirects"
+
+
+def test_an_answer_without_an_end_is_not_read_to_it(collector):
+    """It would fill the memory."""
+    collector.is_endless = True
+    one_trace(collector.address)
+
+    until(lambda: collector.answered_bytes > 0)
+    assert len(collector.bodies) == 1
+    assert collector.answered_bytes < ENDLESS / 2
 
 
 def test_a_share_is_of_those_that_come_without_a_trace(collector):
