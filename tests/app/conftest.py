@@ -68,13 +68,22 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
         yield opened
 
 
+@pytest.fixture(scope="session")
+def few(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The two models that a service cannot do without: it is ready in half the time."""
+    folder = tmp_path_factory.mktemp("few")
+    for name in ("dkt", "dkt_asked"):
+        (folder / name).symlink_to(ARTIFACTS / name)
+    return folder
+
+
 @pytest.fixture
-def serve(tmp_path: Path) -> Iterator[Callable[..., httpx.Client]]:
-    """Start a server with settings of the test's own."""
+def serve(tmp_path: Path, few: Path) -> Iterator[Callable[..., httpx.Client]]:
+    """Start a server of those with settings of the test's own."""
     with ExitStack() as stack:
 
         def start(**settings: Any) -> httpx.Client:
-            given = {"artifact_dir": ARTIFACTS, "data_dir": tmp_path / "data", **settings}
+            given = {"artifact_dir": few, "data_dir": tmp_path / "data", **settings}
             return stack.enter_context(serving(Settings(**given)))
 
         yield start

@@ -72,7 +72,10 @@ def test_a_correction_changes_a_prediction(client, model):
 
 def test_an_inserted_answer_reaches_all_that_was_made(serve):
     """As a correction does."""
-    client, learner = serve(late_answers="insert"), Learner(np.random.default_rng(2), 4096)
+    client, learner = (
+        serve(artifact_dir=ARTIFACTS, late_answers="insert"),
+        Learner(np.random.default_rng(2), 4096),
+    )
     path = f"/users/{learner.user_id}/interactions"
     given = [{**one, "asked_ms": 1_000_000 * n} for n, one in enumerate(learner.answered(30))]
     late = given.pop(12)

@@ -83,7 +83,7 @@ def post(client, path: str, body: dict) -> dict:
     return answer.json()
 
 
-@pytest.mark.parametrize("keep", [4096, 30])
+@pytest.mark.parametrize("keep", [pytest.param(4096, marks=[pytest.mark.slow]), 30])
 def test_a_kept_state_answers_as_a_replay_does(redis_socket, keep):  # noqa: F811
     """With random histories of up to some hundred answers, over the first cut of a window."""
     rng = np.random.default_rng(keep)
@@ -130,7 +130,7 @@ def test_a_kept_state_answers_as_a_replay_does(redis_socket, keep):  # noqa: F81
 
 def test_only_new_answers_are_folded(serve):
     """Once each, whoever asks how often; the metrics say so."""
-    client = serve()
+    client = serve(artifact_dir=ARTIFACTS)
     learner = Learner(np.random.default_rng(0), 4096)
     path = f"/users/{learner.user_id}/interactions"
     post(client, path, {"interactions": learner.answered(50)})
@@ -215,7 +215,7 @@ def wait_for(read, size: int, expected=None):
 def test_skill_sets_that_no_vocabulary_knows_survive_a_full_memory(serve, monkeypatch):
     """However many callers fill it at the same time."""
     monkeypatch.setattr(pasts, "_SETS_BYTES", 2000)
-    client = serve()
+    client = serve(artifact_dir=ARTIFACTS)
     learners = [Learner(np.random.default_rng(n), 4096) for n in range(12)]
     for number, learner in enumerate(learners):
         for answer in learner.answered(6):
@@ -233,7 +233,7 @@ def test_skill_sets_that_no_vocabulary_knows_survive_a_full_memory(serve, monkey
 
 def test_nothing_is_held_of_who_is_forgotten(serve):
     """And the metrics say so."""
-    client = serve()
+    client = serve(artifact_dir=ARTIFACTS)
     learner = Learner(np.random.default_rng(1), 4096)
     post(client, f"/users/{learner.user_id}/interactions", {"interactions": learner.answered(9)})
     post(client, "/predict", learner.ask("saint_plus"))

@@ -183,7 +183,7 @@ def test_requests_sent_ahead_take_one_place_together(serve, store):
 
 def test_a_crowd_is_answered_or_refused_and_leaves_no_trace(serve):
     """Nobody hangs, and when all have gone there is room for everybody."""
-    client = serve(requests_max_items=4)
+    client = serve(artifact_dir=ARTIFACTS, requests_max_items=4)
 
     async def crowd():
         async with httpx.AsyncClient(base_url=client.base_url, timeout=30) as many:
@@ -236,7 +236,7 @@ ASK_OF_ONE = {"question_id": "17", "model": "saint_plus", "knowledge_state": Fal
 MANY = {"items": [{**ASK_OF_ONE, "user_id": user} for user in USERS]}
 """Quick to read, slow to run: nothing is held of any of them yet."""
 
-SLOW = {"threads": 1, "batch_max_items": 1}
+SLOW = {"artifact_dir": ARTIFACTS, "threads": 1, "batch_max_items": 1}
 
 
 def with_histories(client):

@@ -111,7 +111,9 @@ def test_what_was_said_before_a_stop_is_compared_after_it(tmp_path):
 def test_one_server_predicts_and_another_records(serve, redis_socket):  # noqa: F811
     """They share the store, and tell the same."""
     redis = Redis(unix_socket_path=str(redis_socket))
-    one, other = (serve(redis_url=f"unix://{redis_socket}") for _ in range(2))
+    one, other = (
+        serve(artifact_dir=ARTIFACTS, redis_url=f"unix://{redis_socket}") for _ in range(2)
+    )
     before = quality(one, "last_query")["current"]["answers"]
     asked = item("of two servers", 1, model="last_query")
     post(one, "/predict", asked)

@@ -9,6 +9,7 @@ import httpx
 
 from app.store.keys import HISTORY, user_key
 from benchmarks.stores import clustered, one_server, until
+from tests.app.conftest import ARTIFACTS
 
 INLINE = {"history": [{"question_id": "8", "correct": True}], "question_id": "17"}
 STORED = {"user_id": "u", "question_id": "17"}
@@ -30,7 +31,7 @@ def stored_calls(client: httpx.Client) -> list[Callable[[], httpx.Response]]:
 def test_without_its_store_a_service_says_so_at_once_and_comes_back_by_itself(serve):
     """Nobody waits, nobody is taken for new, and inline histories are answered throughout."""
     with one_server() as node:
-        client = serve(redis_url=f"redis://127.0.0.1:{node.port}")
+        client = serve(artifact_dir=ARTIFACTS, redis_url=f"redis://127.0.0.1:{node.port}")
         client.post("/users/u/interactions", json=ANSWER).raise_for_status()
         client.post("/predict", json=STORED).raise_for_status()  # a memory of the user is held
         for end, begin in ((node.kill, node.start), (node.halt, node.go_on)):

@@ -134,6 +134,7 @@ def test_what_was_measured_is_kept_until_the_recipe_is_another(learners, whole, 
     assert figures(tmp_path / "place") == again
 
 
+@pytest.mark.slow
 def test_a_recipe_may_start_from_another_of_the_same_fold(learners, tmp_path):
     """The other is trained first, on the same users."""
     one = RECIPE.replace("epochs = 5", "epochs = 1")

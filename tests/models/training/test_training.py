@@ -33,6 +33,9 @@ NETWORKS = {
     "sakt": {"width": 16, "hidden": 16, "length": 40, "inputs": "both"},
 }
 
+SLOW = ("last_query", "saint", "saint_plus")
+"""To learn takes these some ten seconds each."""
+
 
 @pytest.fixture(scope="module")
 def csv(tmp_path_factory):
@@ -70,7 +73,10 @@ def run(config: TrainingConfig, folder: Path, stop_after: int | None = None) -> 
     return records
 
 
-@pytest.mark.parametrize("network", NETWORKS)
+@pytest.mark.parametrize(
+    "network",
+    [pytest.param(n, marks=[pytest.mark.slow] if n in SLOW else []) for n in NETWORKS],
+)
 def test_a_network_beats_the_mean_on_learners_it_never_saw(network, tmp_path):
     """The mean is over what the network reads of the question: of BKT and DKT, its skills alone."""
     log = tmp_path / "learners.csv"
