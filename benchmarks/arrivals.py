@@ -55,7 +55,7 @@ def measure(given: argparse.Namespace, console: Console) -> dict[str, Any]:
     with ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="ktserve-arrivals-"))
         url = stack.enter_context(own_server(Path(folder), {"KT_LOG_LEVEL": "warning"})).url
-        cases = [empty_case(stack.enter_context(empty_server())), *cases_of(url, given.only)]
+        cases = [empty_case(stack.enter_context(empty_server()).url), *cases_of(url, given.only)]
         for case in cases:  # warm
             closed_loop(case.url, case.requests, 32, 0.5)
         most = closed_loop(cases[0].url, cases[0].requests, 32, given.seconds).per_second

@@ -22,7 +22,7 @@ class ServerFailed(RuntimeError):
 
 
 class OwnServer:
-    """A running `python -m app`."""
+    """A running `python -m app`, or the empty route."""
 
     def __init__(self, process: subprocess.Popen[str], url: str) -> None:
         self.process = process
@@ -81,19 +81,21 @@ def own_server(data_dir: Path, settings: Mapping[str, str] | None = None) -> Ite
 
 
 @contextmanager
-def empty_server() -> Iterator[str]:
+def empty_server() -> Iterator[OwnServer]:
     """Serve the empty route in a process of its own, on a free port."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    process = subprocess.Popen([sys.executable, "-m", "benchmarks.empty", str(port)], cwd=ROOT)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "benchmarks.empty", str(port)], cwd=ROOT, text=True
+    )
     try:
         for _ in range(500):
             with socket.socket() as probe:
                 if probe.connect_ex(("127.0.0.1", port)) == 0:
                     break
             time.sleep(0.02)
-        yield f"http://127.0.0.1:{port}"
+        yield OwnServer(process, f"http://127.0.0.1:{port}")
     finally:
         process.terminate()
         process.wait(10)

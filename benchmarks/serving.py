@@ -62,7 +62,7 @@ def measure(rounds: int, calls: int, console: Console) -> dict[str, Any]:
     with ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="ktserve-bench-"))
         server = stack.enter_context(own_server(Path(folder), {"KT_LOG_LEVEL": "warning"}))
-        floor = stack.enter_context(empty_server())
+        floor = stack.enter_context(empty_server()).url
         ours, empty = _connection(server.url), _connection(floor)
         stack.callback(ours.close)
         stack.callback(empty.close)

@@ -80,7 +80,7 @@ def _found(given: argparse.Namespace, console: Console) -> dict[str, Any]:
         store_url = stack.enter_context(own_store(folder / "store"))
         settings = {"KT_LOG_LEVEL": "warning", "KT_REDIS_URL": store_url}
         url = stack.enter_context(own_server(folder / "data", settings)).url
-        floor = stack.enter_context(empty_server())
+        floor = stack.enter_context(empty_server()).url
         contenders = [
             Contender(name="ktserve", url=url, body=_body, p_correct=itemgetter("p_correct"))
         ]
