@@ -3,7 +3,7 @@
     python -m benchmarks.load --rounds 5 --seconds 4
 
 Server and callers are on one machine and share its cores. Everything that is compared is measured
-in turns within one run; compare ratios. Beside the rates stands the processor's time that the server
+in turns within one run; compare ratios. Beside the rates stands the processor's time that a server
 takes for an answer, which the machine's neighbours disturb less. Writes bench-results/load.json.
 """
 
