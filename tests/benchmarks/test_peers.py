@@ -62,9 +62,9 @@ def test_the_torch_peer_is_the_graph(lengths):
 def test_servers_that_answer_otherwise_are_not_measured():
     """Who is right does not matter: they would not do the same work."""
     asked = [Question("u", "1"), Question("u", "2")]
-    with empty_server() as url:
+    with empty_server() as server:
         half = Contender(
-            name="half", url=url, body=_body, p_correct=lambda content: content["p_correct"]
+            name="half", url=server.url, body=_body, p_correct=lambda content: content["p_correct"]
         )
         other = replace(half, name="other", p_correct=lambda content: content["p_correct"] + 2e-5)
 
