@@ -37,10 +37,10 @@ from models.contract.window import MISSING_S
 
 _FORECAST = struct.Struct("<QQfIBBxx")
 
-FIGURES = ("auc", "log_loss", "calibration_error")
-"""Those that a manifest tells of the test split, too."""
-
 _IN_MANIFEST = {"auc": "auc", "log_loss": "log_loss", "calibration_error": "ece"}
+
+FIGURES = tuple(_IN_MANIFEST)
+"""Those that a manifest tells of the test split, too."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,6 +68,14 @@ class Quality:
         self._forecasts = forecasts
         self._share = share
         self._metrics = metrics
+        self._gauges = {  # by the fields of `Figures` that they show
+            "answers": metrics.quality_answers,
+            "auc": metrics.quality_auc,
+            "log_loss": metrics.quality_log_loss,
+            "calibration_error": metrics.quality_calibration_error,
+            "correct_ratio": metrics.quality_correct_ratio,
+            "predicted_mean": metrics.quality_predicted_mean,
+        }
         self._figures: dict[str, Figures] = {}  # the newest of each, by `state_key`
         self._told: dict[str, ServedModel] = {}  # whose figures stand in the metrics
 
@@ -184,12 +192,8 @@ class Quality:
 
     def _show(self, model: ServedModel, figures: Figures) -> None:
         of, metrics = (model.name, model.version), self._metrics
-        metrics.quality_answers.labels(*of).set(figures.answers)
-        metrics.quality_auc.labels(*of).set(figures.auc)
-        metrics.quality_log_loss.labels(*of).set(figures.log_loss)
-        metrics.quality_calibration_error.labels(*of).set(figures.calibration_error)
-        metrics.quality_correct_ratio.labels(*of).set(figures.correct_ratio)
-        metrics.quality_predicted_mean.labels(*of).set(figures.predicted_mean)
+        for name, gauge in self._gauges.items():
+            gauge.labels(*of).set(getattr(figures, name))
         for figure, value in expected_of(model).items():
             metrics.quality_expected.labels(*of, figure).set(value)
         for name, value in (figures.drift or {}).items():
@@ -197,14 +201,7 @@ class Quality:
 
     def _forget(self, model: ServedModel) -> None:
         of, metrics = (model.name, model.version), self._metrics
-        for gauge in (
-            metrics.quality_answers,
-            metrics.quality_auc,
-            metrics.quality_log_loss,
-            metrics.quality_calibration_error,
-            metrics.quality_correct_ratio,
-            metrics.quality_predicted_mean,
-        ):
+        for gauge in self._gauges.values():
             gauge.remove(*of)
         for figure in FIGURES:
             metrics.quality_expected.remove(*of, figure)

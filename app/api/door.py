@@ -23,7 +23,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 from app.api.edge import NO_ROUTE, QUIET, SAFE, request_id
 from app.api.heads import BoundedHeads
 from app.api.problems import MEDIA_TYPE, HeadTooLarge, problem_of
-from app.api.whole import WholeAnswer
+from app.api.whole import WholeAnswer, lines_of
 from app.errors import Overloaded
 from app.telemetry import Metrics
 
@@ -54,7 +54,7 @@ class Room:
         self._length = len(self._before) + len(self._after)
         self._head = STATUS_LINE[problem["status"]] + (
             f"content-type: {MEDIA_TYPE}\r\nretry-after: {problem['retry_after_s']}\r\n".encode()
-            + b"".join([b"%s: %s\r\n" % header for header in SAFE])
+            + lines_of(SAFE)
         )
         self._requests = metrics.requests.labels(NO_ROUTE, "any", str(problem["status"]))
         self._problems = metrics.problems.labels(problem["code"])
@@ -76,9 +76,8 @@ class Room:
         self._requests.inc()
         self._problems.inc()
         name = request_id(asked).encode()
-        lines = b"".join([b"%s: %s\r\n" % header for header in more])
         return b"%sx-request-id: %s\r\ncontent-length: %d\r\n%s\r\n%s%s%s" % (
-            *(self._head, name, self._length + len(name), lines),
+            *(self._head, name, self._length + len(name), lines_of(more)),
             *(self._before, name, self._after),
         )
 

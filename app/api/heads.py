@@ -17,6 +17,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from app.api.edge import NO_ROUTE, SAFE, request_id
 from app.api.problems import MEDIA_TYPE, HeadTooLarge, HeadTooSlow, RequestUnreadable, problem_of
+from app.api.whole import lines_of
 from app.errors import TracerError
 from app.telemetry import Metrics
 
@@ -230,7 +231,7 @@ class BoundedHeads(HttpToolsProtocol):
             (b"x-request-id", name.encode()),
             *SAFE,
         ]
-        lines = b"".join([b"%s: %s\r\n" % header for header in headers])
-        self.transport.write(STATUS_LINE[told["status"]] + lines + b"\r\n" + body)
+        head = STATUS_LINE[told["status"]] + lines_of(headers)
+        self.transport.write(head + b"\r\n" + body)
         self._metrics.requests.labels(NO_ROUTE, "any", str(told["status"])).inc()
         self._metrics.problems.labels(told["code"]).inc()

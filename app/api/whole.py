@@ -7,6 +7,7 @@ and each header goes through two patterns. That was a sixth of the time of a pre
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from starlette.types import Message
@@ -16,6 +17,11 @@ _CONTROLS = bytes([*range(9), *range(10, 32), 127])
 _NOT_IN_NAMES = bytes([*range(33), 127]) + b'()<>@,;:\\[]={}"'
 _UVICORNS = frozenset({b"connection", b"transfer-encoding"})
 """Headers by which uvicorn is told what to do with the connection or the body."""
+
+
+def lines_of(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
+    """Return headers as they go over the wire."""
+    return b"".join([b"%b: %b\r\n" % header for header in headers])
 
 
 class WholeAnswer:
@@ -79,7 +85,7 @@ def _joined(status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> byt
             is_whole = value == b"%d" % len(body)
     if not is_whole:
         return None
-    lines = b"".join([b"%b: %b\r\n" % header for header in headers])
+    lines = lines_of(headers)
     names = b"".join([name for name, _ in headers])
     # A control character would end a header where it does not end: uvicorn refuses these answers.
     if (
