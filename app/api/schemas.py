@@ -18,6 +18,7 @@ from pydantic import (
     model_validator,
     with_config,
 )
+from pydantic.json_schema import SkipJsonSchema
 from pydantic_core import PydanticCustomError
 from typing_extensions import TypedDict
 
@@ -117,15 +118,24 @@ class Interactions(Body):
     )
 
 
+def _amending(schema: dict[str, Any]) -> None:
+    """Say of an amendment that it has to say something: what is left out stays, null or not."""
+    schema["minProperties"] = 1
+    for field in schema["properties"].values():
+        del field["default"]
+
+
 class Amendment(Body):
     """What one kept answer should have said; what is left out stays as it is."""
 
-    correct: bool | None = Field(None, description="Whether it was answered right.")
-    asked_ms: Ms | None = Field(
+    model_config = ConfigDict(json_schema_extra=_amending)
+
+    correct: bool | SkipJsonSchema[None] = Field(None, description="Whether it was answered right.")
+    asked_ms: Annotated[Ms | None, Whole] = Field(
         None, description="When it was asked; null: not known.", examples=[1_700_000_000_000]
     )
-    elapsed_ms: int | None = Field(
-        None, ge=0, le=LONGEST_MS, description="Thinking time; null: not known.", examples=[21_000]
+    elapsed_ms: Annotated[ElapsedMs | None, Whole] = Field(
+        None, description="Thinking time; null: not known.", examples=[21_000]
     )
 
     @model_validator(mode="after")

@@ -21,6 +21,10 @@ _NAMES = frozenset({_MATCH, _NONE_MATCH, _KEY})
 _TAG = re.compile(r'\s*(?:(?P<weak>W/)?"(?P<text>[\x21\x23-\x7e\x80-\xff]*)"\s*)?(?:,|$)')
 _SHOWN = 80  # characters
 
+_ONE = r'(W/)?"[\x21\x23-\x7e\x80-\xff]*"'
+PATTERN = rf"^(\*|[ \t,]*{_ONE}[ \t]*(,[ \t]*({_ONE}[ \t]*)?)*)$"
+"""The headers with versions, as OpenAPI tells of them."""
+
 
 def versions_of(
     name: str, values: Sequence[str] | None, *, takes_weak: bool
@@ -88,13 +92,13 @@ PARAMETERS: list[dict[str, Any]] = [
             "If-Match",
             "Only where the history is in one of these versions, each in quotes; `*`: where there "
             "is a history.",
-            {"type": "string"},
+            {"type": "string", "pattern": PATTERN},
         ),
         (
             "If-None-Match",
             "Only where the history is in none of these versions; `*`: where nothing is kept of "
             "the user.",
-            {"type": "string"},
+            {"type": "string", "pattern": PATTERN},
         ),
         (
             "Idempotency-Key",

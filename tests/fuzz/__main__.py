@@ -29,6 +29,7 @@ from benchmarks.server import ROOT, own_server
 from tests.fuzz.readers import TARGETS
 
 PACKAGES = ROOT / ".venv-fuzz"
+CONFIG = Path(__file__).with_name("schemathesis.toml")
 
 BY_DESIGN = {
     # What is wrong with one item of a batch stands at its place in a 200 and hurts no other.
@@ -89,7 +90,8 @@ def api(seconds: int) -> tuple[int, int, str]:
 
 def _schemathesis(url: str, secret: str, only: str | None, seconds: int) -> str:
     command = [
-        *(str(PACKAGES / "bin/schemathesis"), "run", url, "--no-color", "--continue-on-failure"),
+        *(str(PACKAGES / "bin/schemathesis"), "--config-file", str(CONFIG)),
+        *("run", url, "--no-color", "--continue-on-failure"),
         *("-H", f"Authorization: Bearer {secret}", "-c", "all", "--max-time", str(seconds)),
     ]
     if only is None:

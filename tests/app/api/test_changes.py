@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import base64
+import re
 import time
 from uuid import uuid4
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
+from app.api.terms import PATTERN, versions_of
+from app.errors import RequestInvalid
 from tests.app.api.test_users import FULL, path, record
 
 
@@ -180,6 +185,44 @@ def test_a_correction_says_what_can_be_corrected(client, change):
 
     assert client.patch(path(user_id, "/interactions/0"), json=change).status_code == 422
     assert client.get(path(user_id)).json()["interactions"][0]["correct"] is True
+
+
+def test_the_document_says_what_can_be_corrected(client):
+    """Null is a time that is not known, and no answer; nothing at all corrects nothing."""
+    schema = client.get("/openapi.json").json()["components"]["schemas"]["Amendment"]
+    fields = schema["properties"]
+
+    assert schema["minProperties"] == 1
+    assert fields["correct"]["type"] == "boolean"
+    assert all({"type": "null"} in fields[name]["anyOf"] for name in ("asked_ms", "elapsed_ms"))
+    assert not any("default" in field for field in fields.values())
+
+
+def test_times_are_corrected_by_whole_numbers_however_written(client):
+    """In JSON 5.0 is the number 5."""
+    user_id = uuid4().hex
+    record(client, user_id, FULL)
+    change = {"asked_ms": 5.0, "elapsed_ms": 7.0}
+
+    done = client.patch(path(user_id, "/interactions/0"), json=change)
+
+    assert {name: done.json()["interaction"][name] for name in change} == change
+    broken = client.patch(path(user_id, "/interactions/0"), json={"asked_ms": 5.5})
+    assert broken.status_code == 422
+
+
+@given(st.lists(st.sampled_from(("*", "W/", '"', '""', '"a"', '"\xe9"', ",", " ", "\t", "a"))))
+def test_the_document_says_which_terms_can_be_read(parts):
+    """Its pattern fits just what is read, without the blanks around a header."""
+    text = "".join(parts).strip(" \t")
+    try:
+        versions_of("If-Match", [text], takes_weak=True)
+    except RequestInvalid:
+        is_read = False
+    else:
+        is_read = True
+
+    assert bool(re.search(PATTERN, text)) == is_read
 
 
 @pytest.mark.parametrize(
