@@ -92,13 +92,13 @@ PARAMETERS: list[dict[str, Any]] = [
             "If-Match",
             "Only where the history is in one of these versions, each in quotes; `*`: where there "
             "is a history.",
-            {"type": "string", "pattern": PATTERN},
+            {"type": "string", "pattern": PATTERN, "examples": ['"1b6a7c90-12"']},
         ),
         (
             "If-None-Match",
             "Only where the history is in none of these versions; `*`: where nothing is kept of "
             "the user.",
-            {"type": "string", "pattern": PATTERN},
+            {"type": "string", "pattern": PATTERN, "examples": ["*"]},
         ),
         (
             "Idempotency-Key",
