@@ -1,11 +1,13 @@
 """Try the production form for real, and say what was seen.
 
-    make try-compose [ARGS="--without grafana"]
+    make try-compose [ARGS="--without grafana --upgrade-from COMMIT"]
 
 Builds the image and starts docker-compose.yml under a project's name, ports and volumes of its own;
-records and predicts; has Prometheus scrape; kills the store and the service; puts a new image in
-the place of the old one; and counts every acknowledged answer after each. Everything is taken down
-at the end, the volumes as well. Needs docker with compose. Exit code 1: something did not hold.
+records and predicts; has Prometheus scrape; kills the store and the service; sends traces to nobody
+who is there; puts a new image in the place of the old one; and counts every acknowledged answer
+after each. With a commit to upgrade from, the first image is that commit's, and it records first.
+Everything is taken down at the end, the volumes as well. Needs docker with compose. Exit code 1:
+something did not hold.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.parse
@@ -32,6 +35,7 @@ PROJECT = "ktserve-try"
 SERVICES = ("redis", "app", "prometheus", "grafana")
 USERS = 40
 PATIENCE_S = 120.0
+IMAGE = "ktserve:latest"
 BARE = """\
 FROM ktserve:latest
 USER 0
@@ -39,6 +43,9 @@ RUN ["python", "-c", "import pathlib; [f.unlink() for d in ('bin', 'sbin', 'usr/
 for f in pathlib.Path('/', d).iterdir() if not f.is_dir()]"]
 USER 10001:10001
 """
+LONGEST_S = 10.0
+"""A stop with nothing to finish: the last traces, and then some."""
+
 _NO_STORE = (503, "store_unavailable")
 
 
@@ -49,15 +56,17 @@ class NotSeen(Exception):
 class Form:
     """docker-compose.yml under a project's name and ports of its own."""
 
-    def __init__(self, services: list[str]) -> None:
+    def __init__(self, services: list[str], commit: str | None = None) -> None:
         self.services = services
+        self.commit = commit
         self._command = ["docker", "compose"]
         asked = subprocess.run([*self._command, "version"], capture_output=True, check=False)
         if asked.returncode:
             self._command = ["docker-compose"]
         self.ports = {name: _free_port() for name in ("app", "prometheus", "grafana")}
-        self._environ = {
+        self.environ = {
             **os.environ,
+            "KT_TRACES": "",
             "KT_PUBLISHED_PORT": str(self.ports["app"]),
             "KT_PROMETHEUS_PORT": str(self.ports["prometheus"]),
             "KT_GRAFANA_PORT": str(self.ports["grafana"]),
@@ -65,10 +74,14 @@ class Form:
 
     @contextmanager
     def up(self) -> Iterator[None]:
-        """Build and start it, and take everything down at the end."""
+        """Build and start it, of the commit if there is one; take everything down at the end."""
         self.run("down", "-v", "--remove-orphans")
         try:
-            self.run("up", "-d", "--build", *self.services)
+            if self.commit is None:
+                self.run("up", "-d", "--build", *self.services)
+            else:
+                _build_of(self.commit)
+                self.run("up", "-d", *self.services)
             yield
         finally:
             print(self.run("logs", "--no-color", "--tail", "5"), file=sys.stderr)
@@ -76,7 +89,7 @@ class Form:
 
     def run(self, *words: str) -> str:
         """Return what compose says; raise `NotSeen` where it fails."""
-        return _said([*self._command, "-p", PROJECT, *words], self._environ)
+        return _said([*self._command, "-p", PROJECT, *words], self.environ)
 
     def container(self, service: str) -> str:
         """Return the id of a service's container."""
@@ -135,6 +148,19 @@ def _said(command: list[str], environ: dict[str, str] | None = None) -> str:
     return done.stdout
 
 
+def _build_of(commit: str) -> None:
+    """Build the image of a commit, of its own files alone."""
+    with tempfile.TemporaryFile() as files:
+        archive = ["git", "archive", "--format=tar", commit]
+        if subprocess.run(archive, cwd=ROOT, stdout=files, check=False).returncode:
+            raise NotSeen(f"{commit} is no commit of this repository")
+        files.seek(0)
+        build = ["docker", "build", "-q", "-t", IMAGE, "-"]
+        done = subprocess.run(build, stdin=files, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise NotSeen(f"the image of {commit}: {done.stderr[-2000:]}")
+
+
 def wait(what: str, until: Callable[[], bool]) -> float:
     """Return after how many seconds it is so; raise `NotSeen` when patience ends."""
     began_s = time.monotonic()
@@ -158,6 +184,7 @@ class Learners:
     def __init__(self, form: Form) -> None:
         self._form = form
         self.acknowledged = {f"try-{i}": 0 for i in range(USERS)}
+        self.by_this_service = 0
 
     def answer(self, times: int) -> None:
         """Let every user answer so often."""
@@ -172,6 +199,7 @@ class Learners:
             if status // 100 != 2:
                 raise NotSeen(f"an answer was not taken: {status} {content}")
             self.acknowledged[user_id] += times
+            self.by_this_service += times
 
     def predictions(self) -> list[float]:
         """Return the chance of a right answer of every user."""
@@ -228,7 +256,7 @@ def scraped(form: Form, learners: Learners) -> None:
         found = content["data"]["result"] if content else []
         return float(found[0]["value"][1]) if found else None
 
-    recorded = sum(learners.acknowledged.values())
+    recorded = learners.by_this_service
     wait("a scrape", lambda: value("kt_interactions_recorded_total") == recorded)
     holds(f"Prometheus has up = 1 and {recorded} answers recorded", value('up{job="ktserve"}') == 1)
     _, content = form.call("/api/v1/rules", service="prometheus")
@@ -269,15 +297,37 @@ def service_killed(form: Form, learners: Learners) -> None:
     holds("predictions are the same", _close(before, learners.predictions()))
 
 
+def untraced(form: Form, learners: Learners) -> None:
+    """Traces go to a collector that is not there."""
+    before = learners.predictions()
+    form.environ["KT_TRACES"] = "http://collector.invalid:4318"
+    form.run("up", "-d", "--no-deps", "app")
+    wait("the service with traces", form.ready)
+    holds("predictions are the same", _close(before, learners.predictions()))
+    learners.answer(1)
+    holds("and new answers are taken", learners.lost() == 0)
+    wait("a word of lost traces", lambda: "traces_lost" in form.run("logs", "--no-color", "app"))
+    told = form.run("logs", "--no-color", "app").count("traces_lost")
+    holds("the log says once that they are lost", told == 1)
+    began_s, old = time.monotonic(), form.container("app")
+    form.run("stop", "app")
+    code = _exit_code_of(old)
+    spent_s = time.monotonic() - began_s
+    holds(f"it ended in {spent_s:.1f} s with exit code {code}", code == 0 and spent_s < LONGEST_S)
+    form.environ["KT_TRACES"] = ""
+    form.run("up", "-d", "--no-deps", "app")
+    wait("the service without traces", form.ready)
+
+
 def upgraded(form: Form, learners: Learners) -> None:
     """A new image in the place of the old one."""
     before, old = learners.predictions(), form.container("app")
-    image = ["docker", "build", "-q", "-t", "ktserve:latest", "--label", f"try={time.time()}", "."]
+    image = ["docker", "build", "-q", "-t", IMAGE, "--label", f"try={time.time()}", "."]
     _said(image)
     began_s = time.monotonic()
     form.run("stop", "app")
-    code = _said(["docker", "inspect", "--format", "{{.State.ExitCode}}", old]).strip()
-    holds(f"the old one ended with exit code {code}", code == "0")
+    code = _exit_code_of(old)
+    holds(f"the old one ended with exit code {code}", code == 0)
     form.run("up", "-d", "--no-deps", "app")
     wait("the new service", form.ready)
     holds("another container serves", form.container("app") != old)
@@ -287,6 +337,9 @@ def upgraded(form: Form, learners: Learners) -> None:
         not learners.lost(),
     )
     holds("predictions are the same", _close(before, learners.predictions()))
+    learners.by_this_service = 0
+    learners.answer(1)
+    holds("and new answers are taken", learners.lost() == 0)
 
 
 def bare(form: Form, _: Learners) -> None:
@@ -303,11 +356,14 @@ def bare(form: Form, _: Learners) -> None:
         health = [*look, "{{.State.Health.Status}}", container]
         wait("the bare service", lambda: _said(health).strip() == "healthy")
         _said(["docker", "stop", container])
-        code = _said([*look, "{{.State.ExitCode}}", container]).strip()
-        holds("it gets ready, and ends with exit code 0", code == "0")
+        holds("it gets ready, and ends with exit code 0", _exit_code_of(container) == 0)
     finally:
         _said(["docker", "rm", "-f", "-v", container])
         _said(["docker", "rmi", tag])
+
+
+def _exit_code_of(container: str) -> int:
+    return int(_said(["docker", "inspect", "--format", "{{.State.ExitCode}}", container]))
 
 
 def _close(a: list[float], b: list[float]) -> bool:
@@ -318,14 +374,17 @@ def main(arguments: list[str] | None = None) -> int:
     """Try it; return the exit code."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--without", nargs="*", default=[], choices=SERVICES[2:])
-    without = parser.parse_args(arguments).without
+    parser.add_argument("--upgrade-from", metavar="COMMIT", help="whose image is the first one")
+    given = parser.parse_args(arguments)
     if shutil.which("docker") is None:
         print("try-compose: docker is not here", file=sys.stderr)
         return 1
-    form = Form([s for s in SERVICES if s not in without])
+    form = Form([s for s in SERVICES if s not in given.without], given.upgrade_from)
     learners = Learners(form)
-    steps = [started, shut_in, scraped, store_killed, store_gone, service_killed, upgraded, bare]
-    if "prometheus" in without:
+    steps = [started, shut_in, scraped, store_killed, store_gone, service_killed, untraced]
+    steps.insert(1 if form.commit else len(steps), upgraded)
+    steps.append(bare)
+    if "prometheus" in given.without:
         steps.remove(scraped)
     began_s = time.monotonic()
     try:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from app import main
 from app.settings import PREFIX, Settings
 from deploy import try_compose
 
@@ -151,6 +152,20 @@ def test_every_setting_of_compose_is_one():
     given = {*SERVICES["app"]["environment"], *KEYS["app"]["environment"]}
 
     assert {name for name in given if name.startswith(PREFIX)} <= known_settings()
+
+
+def test_compose_waits_as_long_as_a_stop_takes():
+    """SIGKILL comes to nobody who still works on what he has."""
+    grace_s = int(SERVICES["app"]["stop_grace_period"].removesuffix("s"))
+
+    assert longest_stop_s(Settings()) < grace_s
+
+
+def longest_stop_s(settings: Settings) -> float:
+    """From SIGTERM to the end, where callers, the store, a run and a collector all hang."""
+    writes = 2  # what models made of users, and what was said to them
+    store_s = writes * settings.redis_timeout_ms / 1000
+    return 2 * settings.drain_s + store_s + main._LAST_TRACES_S
 
 
 def known_settings() -> set[str]:

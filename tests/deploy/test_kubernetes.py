@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import yaml
 
 from app.main import create_app
 from app.settings import Settings
-from tests.deploy.test_deploy import known_settings
+from tests.deploy.test_deploy import DOCKERFILE, known_settings, longest_stop_s
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "deploy/kubernetes"
@@ -50,10 +51,11 @@ def test_probes_ask_what_the_service_answers():
 
 
 def test_it_is_given_the_time_it_takes_to_stop():
-    """The pause before SIGTERM and the longest drain end before SIGKILL comes."""
+    """The pause before SIGTERM and the longest stop end before SIGKILL comes."""
     pause_s = CONTAINER["lifecycle"]["preStop"]["sleep"]["seconds"]
+    stop_s = longest_stop_s(Settings.from_env(SETTINGS))
 
-    assert pause_s + float(SETTINGS["KT_DRAIN_S"]) < POD["terminationGracePeriodSeconds"]
+    assert pause_s + stop_s < POD["terminationGracePeriodSeconds"]
 
 
 def test_the_pod_is_shut_in():
@@ -67,6 +69,9 @@ def test_the_pod_is_shut_in():
     assert inside["allowPrivilegeEscalation"] is False
     assert inside["capabilities"] == {"drop": ["ALL"]}
     assert writable == ["/tmp"]
+    assert re.findall(r"^VOLUME (\S+)$", DOCKERFILE, re.MULTILINE) == [
+        m["mountPath"] for m in CONTAINER["volumeMounts"] if m["name"] == "data"
+    ]
     assert POD["automountServiceAccountToken"] is False
     assert POD["enableServiceLinks"] is False
 
