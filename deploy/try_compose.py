@@ -259,10 +259,17 @@ def scraped(form: Form, learners: Learners) -> None:
     recorded = learners.by_this_service
     wait("a scrape", lambda: value("kt_interactions_recorded_total") == recorded)
     holds(f"Prometheus has up = 1 and {recorded} answers recorded", value('up{job="ktserve"}') == 1)
-    _, content = form.call("/api/v1/rules", service="prometheus")
-    rules = [rule for group in content["data"]["groups"] for rule in group["rules"]]
-    broken = [rule["name"] for rule in rules if rule["health"] == "err"]
-    holds(f"it has read {len(rules)} alerts", len(rules) > 5 and not broken)
+
+    def alerts() -> list[dict[str, Any]]:
+        _, content = form.call("/api/v1/rules", service="prometheus")
+        return [rule for group in content["data"]["groups"] for rule in group["rules"]]
+
+    wait("every alert asked", lambda: all(alert["health"] != "unknown" for alert in alerts()))
+    wait(
+        "every alert well and silent",
+        lambda: all((a["health"], a["state"]) == ("ok", "inactive") for a in alerts()),
+    )
+    holds(f"it has read {len(alerts())} alerts, and all are silent", len(alerts()) > 5)
 
 
 def store_killed(form: Form, learners: Learners) -> None:

@@ -120,6 +120,15 @@ def test_the_image_is_small_and_nobody():
     }
 
 
+def test_the_image_asks_for_the_provider_that_it_has():
+    """Or an alert would say for ever that no GPU was to be had."""
+    locked = (ROOT / "requirements.lock").read_text()
+
+    assert "\nonnxruntime==" in locked
+    assert "onnxruntime-gpu" not in locked
+    assert "KT_PROVIDER=cpu" in DOCKERFILE.split("FROM ")[-1]
+
+
 def test_the_image_needs_no_shell_to_run():
     """What it runs is told as a list: nothing of it goes through /bin/sh."""
     commands = re.findall(r"^(?:  )?CMD (.+)$", DOCKERFILE, re.MULTILINE)
