@@ -20,6 +20,9 @@ class EngineMeter:
     def serves(self, name: str, version: str, network: str) -> None:
         """A version of a model answers."""
         self._metrics.model.labels(name, version, network, "current").set(1)
+        queue = self._metrics.queue_items, self._metrics.queue_refused
+        for metric in (*queue, self._metrics.abandoned, self._metrics.scoring_failed):
+            metric.labels(name)  # 0 and not absent: an autoscaler goes by it
 
     def retired(self, name: str, version: str, network: str) -> None:
         """A version of a model answers no more, and is closed."""

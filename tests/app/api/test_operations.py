@@ -177,6 +177,14 @@ def test_the_provider_is_told(client):
     assert len(found["kt_model_info"]) == len(SHIPPED)
 
 
+def test_queues_are_told_of_before_anybody_waits(serve):
+    """As 0, of every model: who goes by them cannot tell what is absent from what is unknown."""
+    found = samples(serve())
+
+    for name in ("items", "refused_total", "abandoned_total"):
+        assert found[f"kt_queue_{name}"] == {(("model", m),): 0.0 for m in ("dkt", "dkt_asked")}
+
+
 def test_a_full_queue_is_refused_with_429(serve):
     """At once, at the place of the item in a batch."""
     client = serve(queue_max_items=2)
