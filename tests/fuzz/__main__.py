@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import re
 import subprocess
 import sys
@@ -101,6 +102,7 @@ def _schemathesis(url: str, secret: str, only: str | None, seconds: int) -> str:
     done = subprocess.run(
         command,
         cwd=tempfile.gettempdir(),
+        env={**os.environ, "PYTHONPATH": str(ROOT), "SCHEMATHESIS_HOOKS": "tests.fuzz.hooks"},
         capture_output=True,
         text=True,
         timeout=seconds * 3 + 300,
