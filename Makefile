@@ -8,6 +8,9 @@ PEERS   = fastapi-onnx fastapi-torch litserve bentoml
 PIP     = install --disable-pip-version-check --no-input
 PLAIN   = deploy/kubernetes/*.yaml deploy/kubernetes/examples/secret.yaml
 
+# As the service says by itself: nobody is told of runs, of what is measured beside it neither
+export ORT_DISABLE_TELEMETRY = 1
+
 .PHONY: serve test test-slow lint train evaluate export protocol gradients pictures bench bench-peers bench-gpu fuzz soak load bulk memory arrivals \
   overload chaos footprint options replay docs lock sbom audit manifests pin-images try-compose
 

@@ -60,8 +60,6 @@ def open_session(path: Path, provider: Provider, threads: int) -> onnxruntime.In
     Raises `ProviderUnavailable` where ONNX Runtime would quietly take the CPU instead, and ONNX
     Runtime's own errors where the file is not a graph it can run.
     """
-    # It would send events about its use to its maker; a service of learners tells nobody.
-    onnxruntime.disable_telemetry_events()
     if provider == "cpu":
         return _open(path, provider, threads)
     said = _load_cuda_libraries()

@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from app.main import create_app
 from app.settings import Settings
 
@@ -26,6 +28,26 @@ def test_the_service_starts_without_what_trains():
     )
 
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    "module", ["app.engine.providers", "export.parity", "models.evaluation.graph"]
+)
+def test_nobody_is_told_that_models_are_run(module, tmp_path):
+    """ONNX Runtime would begin when it is loaded, and number the machine in these folders."""
+    code = f"import sys, {module}; print('onnxruntime' in sys.modules)"
+    environ = {"HOME": str(tmp_path), "TMPDIR": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-B", "-c", code],
+        cwd=ROOT,
+        env=environ,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+    assert done.stdout.strip() == "True"
+    assert list(tmp_path.rglob("*")) == []
 
 
 def test_the_serving_lock_holds_no_torch():
