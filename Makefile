@@ -8,7 +8,7 @@ PEERS   = fastapi-onnx fastapi-torch litserve bentoml
 PIP     = install --disable-pip-version-check --no-input
 PLAIN   = deploy/kubernetes/*.yaml deploy/kubernetes/examples/secret.yaml
 
-# As the service says by itself: nobody is told of runs, of what is measured beside it neither
+# Tell nobody of runs, as the service does by itself: nor of those measured beside it
 export ORT_DISABLE_TELEMETRY = 1
 
 .PHONY: serve test test-slow lint train evaluate export protocol gradients pictures bench bench-peers bench-gpu fuzz soak load bulk memory arrivals \
