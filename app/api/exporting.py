@@ -14,7 +14,7 @@ _TOGETHER = 1000
 
 
 async def export_written(user_id: str, export: Export) -> bytes:
-    """Return the JSON of `app.api.schemas.Exported`."""
+    """Return the JSON of `app.api.schemas.users.Exported`."""
     interactions = []
     for first in range(0, len(export.everything.interactions), _TOGETHER):
         interactions.append(json_of(_interactions(export, first, first + _TOGETHER))[1:-1])

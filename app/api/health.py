@@ -10,7 +10,7 @@ from starlette.responses import Response
 
 from app.api import description
 from app.api.deps import Measures, MetricsDep, StuckAfterDep, TracerDep, WriterDep
-from app.api.schemas import Liveness, Readiness
+from app.api.schemas.health import Liveness, Readiness
 
 router = APIRouter(tags=["operations"])
 

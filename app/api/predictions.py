@@ -13,7 +13,7 @@ from app.api.bodies import body_of, bytes_of, parsed
 from app.api.callers import Caller
 from app.api.deps import MetricsDep, Predicts, State, TracerDep
 from app.api.many import asks_of, items_written
-from app.api.schemas import (
+from app.api.schemas.predictions import (
     AskFields,
     BatchAnswer,
     BatchRequest,

@@ -11,17 +11,10 @@ from app.api import description
 from app.api.bodies import body_of
 from app.api.deps import Reads, TracerDep, UserId, WriterDep, Writes
 from app.api.exporting import export_written
-from app.api.schemas import (
-    MAX_ITEMS,
-    Amended,
-    Amendment,
-    Deleted,
-    Exported,
-    InteractionPage,
-    Interactions,
-    KnowledgeState,
-    Recorded,
-)
+from app.api.schemas.answers import Amended, Amendment, InteractionPage, Interactions, Recorded
+from app.api.schemas.fields import MAX_ITEMS
+from app.api.schemas.knowledge import KnowledgeState
+from app.api.schemas.users import Deleted, Exported
 from app.api.terms import PARAMETERS, TermsDep, tagged
 
 router = APIRouter(prefix="/users/{user_id}", tags=["users"])
