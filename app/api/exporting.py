@@ -6,8 +6,8 @@ import asyncio
 from base64 import b64encode
 from typing import Any
 
+from app.answers import Export
 from app.api.writing import json_of
-from app.service import Export
 from models.contract.interaction import NO_KEY
 
 _TOGETHER = 1000

@@ -62,7 +62,7 @@ async def predict(request: Request, caller: Predicts) -> Response:
 
 async def prediction(state: State, caller: Caller, body: bytes) -> bytes:
     """Answer a body of `POST /predict`: for the route, and for `app.api.direct` before it."""
-    found = await state["rollout"].tracer.predict(caller.ask(_asked(body)))
+    found = await state["rollout"].tracer.predictions.predict(caller.ask(_asked(body)))
     with state["metrics"].stage("serialize"):
         return json_of(found)
 
@@ -99,7 +99,9 @@ async def predict_batch(
     `status` in each.
     """
     asks = [caller.ask(ask) if isinstance(ask, Ask) else ask for ask in await asks_of(body.items)]
-    found = iter(await tracer.predict_all([ask for ask in asks if isinstance(ask, Ask)]))
+    found = iter(
+        await tracer.predictions.predict_all([ask for ask in asks if isinstance(ask, Ask)])
+    )
     answers = [next(found) if isinstance(ask, Ask) else ask for ask in asks]
     with metrics.stage("serialize"):
         content = await items_written(answers)

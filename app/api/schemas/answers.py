@@ -8,7 +8,7 @@ from pydantic import BaseModel, Field, model_validator, with_config
 from pydantic_core import PydanticCustomError
 from typing_extensions import TypedDict
 
-from app import service
+from app import answers
 from app.api.schemas.fields import (
     LONGEST_MS,
     MAX_ITEMS,
@@ -145,7 +145,7 @@ class InteractionPage(BaseModel):
     """A run of kept interactions, oldest first."""
 
     @staticmethod
-    def content_of(listing: service.Listing) -> dict[str, Any]:
+    def content_of(listing: answers.Listing) -> dict[str, Any]:
         """Return the JSON content."""
         return {
             "interactions": [
@@ -167,7 +167,7 @@ class Amended(BaseModel):
     """One kept interaction as it is after an amendment."""
 
     @staticmethod
-    def content_of(done: service.Correction) -> dict[str, Any]:
+    def content_of(done: answers.Correction) -> dict[str, Any]:
         """Return the JSON content."""
         return {
             "interaction": {"number": done.number, **done.answer._asdict()},

@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import BaseModel, Field
 
-from app import service
+from app import condition
 from app.api.schemas.models import ModelRef
 
 
@@ -24,7 +24,7 @@ class Readiness(BaseModel):
     """Whether requests may come, and the parts that decide it."""
 
     @staticmethod
-    def content_of(found: service.Readiness) -> dict[str, Any]:
+    def content_of(found: condition.Readiness) -> dict[str, Any]:
         """Return the JSON content."""
         return {
             "ready": found.is_ready,

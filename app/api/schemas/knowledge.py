@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import BaseModel, Field
 
-from app import service
+from app import knowledge
 from app.api.schemas.fields import HistoryVersion
 from app.api.schemas.models import ModelRef
 
@@ -24,7 +24,7 @@ class KnowledgeState(BaseModel):
     """Every skill of the knowledge model."""
 
     @staticmethod
-    def content_of(state: service.KnowledgeState) -> dict[str, Any]:
+    def content_of(state: knowledge.KnowledgeState) -> dict[str, Any]:
         """Return the JSON content."""
         columns = (state.skill_ids, state.names, state.probabilities, state.answers)
         return {
