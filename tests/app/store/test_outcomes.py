@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import subprocess
-import sys
 from collections import Counter
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
@@ -27,7 +25,7 @@ from app.store.redis_histories import RedisHistories
 from app.store.redis_outcomes import RedisOutcomes
 from benchmarks.stores import clustered, one_server
 from models.contract.interaction import key_of
-from tests.app.store.conftest import KEEP
+from tests.app.store.conftest import KEEP, killed_at_its_40th_answer
 from tests.app.store.test_faults import in_time, opened
 from tests.app.store.test_histories import add
 
@@ -332,38 +330,9 @@ def count(told: Counter, what: str, times: int) -> None:
     told[what] += times
 
 
-HOLD = """
-import asyncio, sys
-import numpy as np
-from app.records import Answer, records_of
-from app.settings import Settings
-from app.store.opening import open_store
-from app.store.outcomes import FORECAST
-from models.contract.interaction import key_of
-
-async def main():
-    async with open_store(Settings(data_dir=sys.argv[1])) as store:
-        for i in range(100000):
-            one = np.array([(key_of(f"q{i}"), 7, i % 100 / 100, 2, 0, 0, 0)], FORECAST)
-            store.outcomes.note("u", 7, one.tobytes())
-            records = records_of([Answer(question_id=f"q{i}", correct=True)])
-            await store.histories.append("u", records.interactions, records.texts)
-            print(i + 1, flush=True)
-
-asyncio.run(main())
-"""
-
-
 async def test_an_acknowledged_answer_is_in_the_ring_whatever_dies(tmp_path):
     """Server and store by SIGKILL: each answer is there with its forecast, and none twice."""
-    with subprocess.Popen(
-        [sys.executable, "-c", HOLD, str(tmp_path)], stdout=subprocess.PIPE, text=True
-    ) as parent:
-        acknowledged = 0
-        for line in parent.stdout:
-            acknowledged = int(line)
-            if acknowledged == 40:
-                parent.kill()
+    acknowledged = killed_at_its_40th_answer(tmp_path)
     async with open_store(Settings(data_dir=tmp_path)) as store:
         outcomes = await store.outcomes.outcomes(7)
         stored = await store.histories.read("u", 4096)
