@@ -263,8 +263,11 @@ _WORDS = {
 
 def _error(error: Mapping[str, Any]) -> dict[str, Any]:
     where, *loc = error["loc"] or ("body",)
-    # Branches of a union are named with a "~" in front: they are no place in the request.
-    places = [p for p in loc if not str(p).startswith("~")]
+    # Branches of a union are named with a "~" in front: they are no place in the request. A field
+    # that nobody knows is one, whatever its caller has named it.
+    unknown = loc[-1:] if error["type"] == "extra_forbidden" else []
+    known = loc[: len(loc) - len(unknown)]
+    places = [*(p for p in known if not str(p).startswith("~")), *unknown]
     match error["type"]:
         case "missing":
             detail, value = f"{places[-1] if places else where} is needed", None

@@ -91,3 +91,36 @@ def test_a_whole_number_may_be_written_with_a_fraction_of_nothing(client):
 
     assert (whole.status_code, half.status_code, asked.status_code) == (200, 422, 200)
     assert [(k["elapsed_ms"], k["asked_ms"]) for k in kept] == [(20, 5000)]
+
+
+@pytest.mark.parametrize("name", ["~", "~flag", "~list", "a~/b", ""])
+@pytest.mark.parametrize(
+    ("method", "path", "known", "place"),
+    [
+        ("POST", "/predict", {"user_id": "u", "question_id": "1"}, ""),
+        ("POST", "/users/u/interactions", {"question_id": "1", "correct": True}, "/interactions/0"),
+        ("PATCH", "/users/u/interactions/0", {"correct": True}, ""),
+        ("PUT", "/models/dkt/current", {"version": "1"}, ""),
+    ],
+)
+def test_a_field_that_nobody_knows_is_named(client, method, path, known, place, name):
+    """Whatever it is called: as a branch of a union is, too."""
+    body = {**known, name: 1}
+    if place:
+        body = {"interactions": [body]}
+    answer = client.request(method, path, json=body)
+
+    assert answer.status_code == 422
+    (error,) = answer.json()["errors"]
+    assert error["pointer"] == f"{place}/" + name.replace("~", "~0").replace("/", "~1")
+    assert error["detail"] == f"there is no field {name!r} here"
+
+
+def test_of_a_batch_only_the_item_with_such_a_field_is_refused(client):
+    """Its neighbour is answered."""
+    good = {"history": [], "question_id": "1"}
+    items = [good, {**good, "~flag": True}, {**good, "history": [{"~": 1}]}]
+    answer = client.post("/predict/batch", json={"items": items})
+
+    assert answer.status_code == 200
+    assert [item.get("status", 200) for item in answer.json()["items"]] == [200, 422, 422]
