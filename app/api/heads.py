@@ -97,7 +97,12 @@ class BoundedHeads(LastAnswers):
         """Count what a header takes. One behind a body is none of the request's: it is dropped."""
         if self._is_in_head:
             self._head_bytes += len(name) + len(value) + 4
-            super().on_header(name, value)
+            # By hand, as uvicorn does: a call for each header would cost more than all that
+            # is looked for in them (`app.api.readings`).
+            name = name.lower()
+            if name == b"expect" and value.lower() == b"100-continue":
+                self.expect_100_continue = True
+            self.headers.append((name, value))
 
     def on_headers_complete(self) -> None:
         """Expect no more of it, but for one that is to be read again."""

@@ -12,11 +12,12 @@ W3C has it. `X-Request-Id` opens nothing, and there are proxies that put theirs 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from functools import lru_cache
 
 from app.api.problems import HeaderInvalid, RequestUnreadable
 from app.errors import TracerError
+
+Headers = list[tuple[bytes, bytes]]
 
 _ONCE = {
     b"host": "Host",
@@ -28,43 +29,52 @@ _ONCE = {
 """Headers that are read here and may stand once."""
 
 _HOST = re.compile(rb"(?:[\w.~!$&'()*+,;=%-]*|\[[\da-fA-Fv.:]+\])(?::\d*)?", re.ASCII)
+_SLASH, _HASH = b"/#"
 _ABSOLUTE = re.compile(rb"(?i:https?)://[^/?#@]+/")
 
 
-def fault_of(
-    version: str, target: bytes, headers: Sequence[tuple[bytes, bytes]]
-) -> TracerError | None:
+def fault_of(version: str, target: bytes, headers: Headers) -> TracerError | None:
     """Return what is wrong with a head, whose headers' names are in small letters; None if nothing.
 
-    It is called for every request: what has nothing wrong is found so without a loop in Python.
+    Each request is asked about: one with which nothing is wrong costs no loop and no further call.
     """
     named = dict(headers)
-    if len(named) != len(headers):
-        for name in _ONCE.keys() & named.keys():
-            if sum(name == other for other, _ in headers) > 1:
-                return HeaderInvalid(_ONCE[name], "there are two of it, and it may stand once")
-    if version != "1.1" and version != "1.0":
+    if (
+        len(named) == len(headers)
+        and version == "1.1"
+        and _is_host(named.get(b"host"))
+        and b"transfer-encoding" not in named
+        and target[0] == _SLASH
+        and _HASH not in target
+    ):
+        return None
+    return _fault_of(version, target, headers, named)
+
+
+def _fault_of(
+    version: str, target: bytes, headers: Headers, named: dict[bytes, bytes]
+) -> TracerError | None:
+    if version not in ("1.0", "1.1"):
         return RequestUnreadable()
-    host = named.get(b"host")
-    if host is None:
-        if version == "1.1":
-            return HeaderInvalid("Host", "it is needed")
-    elif not _is_host(host):
+    if name := next((name for name in _ONCE if [n for n, _ in headers].count(name) > 1), None):
+        return HeaderInvalid(_ONCE[name], "there are two of it, and it may stand once")
+    if b"host" not in named and version == "1.1":
+        return HeaderInvalid("Host", "it is needed")
+    if not _is_host(named.get(b"host", b"")):
         return HeaderInvalid("Host", "a name or an address is expected, and perhaps a port")
-    coding = named.get(b"transfer-encoding")
-    if coding is not None:
+    if (coding := named.get(b"transfer-encoding")) is not None:
         if coding.lower() != b"chunked":
             return HeaderInvalid("Transfer-Encoding", "`chunked` alone is understood")
         if version == "1.0":
             return HeaderInvalid("Transfer-Encoding", "there is none in HTTP/1.0")
-    if b"#" in target or not (target.startswith(b"/") or _is_elsewhere(target)):
+    if _HASH in target or not (target.startswith(b"/") or _is_elsewhere(target)):
         return RequestUnreadable()
     return None
 
 
 @lru_cache(maxsize=64)
-def _is_host(value: bytes) -> bool:
-    return _HOST.fullmatch(value) is not None
+def _is_host(value: bytes | None) -> bool:
+    return value is not None and _HOST.fullmatch(value) is not None
 
 
 def _is_elsewhere(target: bytes) -> bool:

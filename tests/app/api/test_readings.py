@@ -140,7 +140,14 @@ def test_what_says_where_a_body_ends_says_it_once_and_to_the_letter(client, line
     assert told(client, sent)[1]["code"] == "request_unreadable"
 
 
-CHUNKS = [b"1;a\nb\r\nx\r\n", b"0x1\r\nx\r\n", b"1 \r\nx\r\n", b"1\nx\n", b"1\r\nxyz", b"+1\r\nx\r\n"]
+CHUNKS = [
+    b"1;a\nb\r\nx\r\n",
+    b"0x1\r\nx\r\n",
+    b"1 \r\nx\r\n",
+    b"1\nx\n",
+    b"1\r\nxyz",
+    b"+1\r\nx\r\n",
+]
 
 
 @pytest.mark.parametrize("chunk", CHUNKS)
@@ -179,7 +186,9 @@ def test_the_version_before_is_spoken_as_it_was(client):
 def test_what_is_refused_is_followed_by_nothing(serve):
     """A request in the same piece, behind one with which the connection ends, is not begun."""
     client = serve(max_head_bytes=2048, requests_max_items=1)
-    record = request({"interactions": [{"question_id": "1", "correct": True}]}, "/users/u/interactions")
+    record = request(
+        {"interactions": [{"question_id": "1", "correct": True}]}, "/users/u/interactions"
+    )
     for first in (
         asked(JSON),
         asked(HOST, JSON, "x-long: " + "x" * 4096),
