@@ -52,7 +52,7 @@ def test_who_sends_on_can_read_why_he_is_not_listened_to(serve):
 
 def test_who_sends_on_takes_no_place(serve):
     """Nor does what he has begun go on: it is ended when he is told so."""
-    client = serve(requests_max_items=1)
+    client = serve(requests_max_items=1, head_timeout_s=60, deadline_ms=60_000)
     with Line(client) as line:
         line.send(CHUNKED)
         until(lambda: in_progress(client) == 1)
@@ -189,15 +189,19 @@ def test_only_so_many_are_waited_for(run):
 
 @runs
 def test_a_server_that_stops_waits_for_no_farewell(run):
-    """Whose last answer has been sent is owed nothing."""
+    """Of who has had his answer nothing more is wanted."""
 
     async def asked():
-        async with served(head_timeout_s=60) as (address, _, given):
+        async with served(b"end", head_timeout_s=60) as (address, _, given):
             kept = await told_off(address)
+            reader, writer = await asyncio.open_connection(*address)
+            writer.write(b"GET / HTTP/1.1\r\nhost: a\r\ncontent-length: 9\r\n\r\n")
+            await reader.readuntil(b"end")
             began_s = time.monotonic()
         assert time.monotonic() - began_s < 15  # it would be cut off after 20
         assert given["lingering"].now == 0
         kept[1].close()
+        writer.close()
 
     run(asked())
 
@@ -224,6 +228,26 @@ def test_an_answer_that_nobody_takes_is_not_kept(run, why):
                 caller.send(ASKS[why])
                 await come_to(lambda: server.server_state.total_requests)
                 assert server.server_state.connections
+                await come_to(lambda: not server.server_state.connections)
+
+    run(asked())
+
+
+@runs
+def test_who_stops_taking_his_last_answer_is_not_waited_for(run):
+    """Though so little is left that others behind it would not be held up."""
+
+    async def asked():
+        async with served(b"x" * 100_000) as (address, server, _):
+            with socket.socket() as caller:
+                caller.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+                caller.setblocking(False)
+                loop = asyncio.get_running_loop()
+                await loop.sock_connect(caller, address)
+                caller.send(ASKS["he said so"])
+                taken = 0
+                while taken < 85_000:
+                    taken += len(await loop.sock_recv(caller, 85_000 - taken))
                 await come_to(lambda: not server.server_state.connections)
 
     run(asked())
