@@ -24,7 +24,6 @@ from app.api.whole import lines_of
 from app.errors import TracerError
 from app.telemetry import Metrics
 
-
 log = logging.getLogger(__name__)
 
 
@@ -151,11 +150,9 @@ class BoundedHeads(LastAnswers):
             self._parser.feed_data(data)
         except (HttpParserError, HttpParserUpgrade):
             self._turn_away(RequestUnreadable())
-        if self._is_deaf:
-            return
         if self._heads > heads:  # the time was that of another head
             self._stop_timer()
-        if not self._is_in_head:
+        if self._is_deaf or not self._is_in_head:
             self._bound_body()
             return
         # Of a header that has not ended the parser tells nothing: it is counted as it comes, unless
@@ -169,7 +166,7 @@ class BoundedHeads(LastAnswers):
 
     def _bound_body(self) -> None:
         """Wait neither long for what nobody wants any more, nor for ever for what is no body."""
-        if not self._is_in_body:
+        if self._is_deaf or not self._is_in_body:
             return
         if self._mute_bytes > self._most_bytes:
             self.end()

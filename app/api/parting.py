@@ -11,6 +11,7 @@ A socket that is closed while its peer takes nothing waits for him. That too is 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -33,10 +34,11 @@ class _Transport:
     All but `close` is the transport's own, bound once: nothing that is written costs more.
     """
 
-    def __init__(self, own: asyncio.Transport, close: Any) -> None:
+    def __init__(self, own: asyncio.Transport, close: Callable[[], None]) -> None:
         self.own = own
         self.close = close
-        self.write, self.abort = own.write, own.abort
+        self.write: Callable[[bytes], None] = own.write
+        self.abort = own.abort
         self.pause_reading, self.resume_reading = own.pause_reading, own.resume_reading
         self.get_extra_info = own.get_extra_info
         self.get_write_buffer_size = own.get_write_buffer_size

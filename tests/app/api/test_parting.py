@@ -126,6 +126,14 @@ async def told_off(address):
     return reader, writer
 
 
+async def sent_on(writer):
+    """Send for a second."""
+    for _ in range(100):
+        writer.write(b"x")
+        await writer.drain()
+        await asyncio.sleep(0.01)
+
+
 runs = pytest.mark.parametrize("run", [asyncio.run, uvloop.run])
 
 
@@ -140,10 +148,7 @@ def test_who_sends_on_is_not_waited_for_long(run):
             await come_to(lambda: not server.server_state.connections)
             assert given["lingering"].now == 0
             with pytest.raises(ConnectionError):
-                for _ in range(100):
-                    writer.write(b"x")
-                    await writer.drain()
-                    await asyncio.sleep(0.01)
+                await sent_on(writer)
             writer.close()
 
     run(asked())
