@@ -54,6 +54,9 @@ class _Parser(HttpRequestParser):
                 if not self.is_for_another_protocol:
                     raise
                 data = self._protocol.head_again() + data[exc.args[0] :]
+                if not self.should_keep_alive():  # then it reads nothing that comes behind the head
+                    self._protocol.parser_anew().feed_data(data)
+                    return
             else:
                 return
 
@@ -172,6 +175,11 @@ class BoundedHeads(LastAnswers):
             self.end()
         elif self.cycle.response_complete and self._end is None:
             self._end = self.loop.call_later(self._longest_s, self.end)
+
+    def parser_anew(self) -> _Parser:
+        """Return another parser, which reads on from here."""
+        self.parser = self._parser = _Parser(self)
+        return self._parser
 
     def head_again(self) -> bytes:
         """Return the head just read, without its wish for another protocol."""

@@ -14,7 +14,7 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 
-from app.api.problems import HeaderInvalid, RequestUnreadable
+from app.api.problems import HeaderInvalid, MediaTypeUnsupported, RequestUnreadable
 from app.errors import TracerError
 
 Headers = list[tuple[bytes, bytes]]
@@ -29,6 +29,7 @@ _ONCE = {
 """Headers that are read here and may stand once."""
 
 _HOST = re.compile(rb"(?:[\w.~!$&'()*+,;=%-]*|\[[\da-fA-Fv.:]+\])(?::\d*)?", re.ASCII)
+_PLAIN = b"identity"
 _SLASH, _HASH = b"/#"
 _ABSOLUTE = re.compile(rb"(?i:https?)://[^/?#@]+/")
 
@@ -44,6 +45,7 @@ def fault_of(version: str, target: bytes, headers: Headers) -> TracerError | Non
         and version == "1.1"
         and _is_host(named.get(b"host"))
         and b"transfer-encoding" not in named
+        and b"content-encoding" not in named
         and target[0] == _SLASH
         and _HASH not in target
     ):
@@ -63,10 +65,15 @@ def _fault_of(
     if not _is_host(named.get(b"host", b"")):
         return HeaderInvalid("Host", "a name or an address is expected, and perhaps a port")
     if (coding := named.get(b"transfer-encoding")) is not None:
-        if coding.lower() != b"chunked":
+        if coding.strip().lower() != b"chunked":
             return HeaderInvalid("Transfer-Encoding", "`chunked` alone is understood")
         if version == "1.0":
             return HeaderInvalid("Transfer-Encoding", "there is none in HTTP/1.0")
+    encoding = named.get(b"content-encoding", _PLAIN).strip().lower()
+    if encoding != _PLAIN:
+        return MediaTypeUnsupported(
+            "Content-Encoding: none is decoded here; send the body as it is"
+        )
     if _HASH in target or not (target.startswith(b"/") or _is_elsewhere(target)):
         return RequestUnreadable()
     return None
@@ -74,7 +81,7 @@ def _fault_of(
 
 @lru_cache(maxsize=64)
 def _is_host(value: bytes | None) -> bool:
-    return value is not None and _HOST.fullmatch(value) is not None
+    return value is not None and _HOST.fullmatch(value.strip()) is not None
 
 
 def _is_elsewhere(target: bytes) -> bool:

@@ -68,7 +68,17 @@ def test_a_request_says_for_whom_it_is(client):
     """In HTTP/1.1; in 1.0 it need not, but if it does it is a host."""
     assert told(client, asked(JSON))[1]["code"] == "header_invalid"
     assert told(client, asked(JSON, version="HTTP/1.0"))[0] == 200
-    for host in ("", "a.b-c:80", "127.0.0.1:1", "[::1]:8000", "[fe80::1]", "x%20y", "a_b", "a:"):
+    for host in (
+        "",
+        "a.b-c:80",
+        "127.0.0.1:1",
+        "[::1]:8000",
+        "[fe80::1]",
+        "x%20y",
+        "a_b",
+        "a:",
+        "\t a \t",
+    ):
         assert told(client, asked(JSON, f"Host: {host}"))[0] == 200, host
     for host in ("a b", "a/b", "u@a", "a,b", "a:b", "a:1:2", "[::1", "a?", "http://a", "\xe9"):
         expected = 200 if host == "a,b" else 400  # as RFC 3986 has it
@@ -104,6 +114,14 @@ TARGETS = {
 def test_where_a_request_is_for_has_one_reading(client, target):
     """No fragment, no name and password, no scheme but that of HTTP, and no path worked out."""
     assert told(client, asked(HOST, JSON, target=target))[0] == TARGETS[target]
+
+
+def test_a_body_is_read_as_it_comes(client):
+    """Who is told that it is compressed does not look for what is plain in it."""
+    assert told(client, asked(HOST, JSON, "Content-Encoding: identity"))[0] == 200
+    for coding in ("gzip", "br", "identity, gzip"):
+        status, problem = told(client, asked(HOST, JSON, f"Content-Encoding: {coding}"))
+        assert (status, problem["code"]) == (415, "media_type_unsupported")
 
 
 CODINGS = ["gzip, chunked", "identity, chunked", ",chunked", "identity", "chunked, chunked", "x"]
@@ -159,7 +177,8 @@ def test_chunks_are_as_http_has_them(client, chunk):
 def test_extensions_of_chunks_are_read_over(client):
     """As they must be."""
     sent = b'%x;a=b;c="d;e"\r\n%s\r\n0;last\r\n\r\n' % (len(BODY), BODY)
-    assert told(client, CHUNKED + sent)[0] == 200
+    for coding in (b"chunked", b"Chunked "):
+        assert told(client, CHUNKED.replace(b"chunked", coding) + sent)[0] == 200
 
 
 OTHERS = ["HTTP/0.9", "HTTP/2.0", "HTTP/1.2", "HTTP/1.1 ", "http/1.1", "HTTP/1.01", ""]
