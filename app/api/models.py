@@ -10,15 +10,8 @@ from starlette.responses import Response
 from app.api import description
 from app.api.bodies import body_of
 from app.api.deps import UNHURRIED, Administers, ModelName, RolloutDep, TracerDep, WriterDep
-from app.api.schemas import (
-    ModelDetail,
-    ModelList,
-    ModelSummary,
-    Offer,
-    Quality,
-    Version,
-    Versions,
-)
+from app.api.schemas.models import ModelDetail, ModelList, ModelSummary, Offer, Version, Versions
+from app.api.schemas.quality import Quality
 
 router = APIRouter(prefix="/models", tags=["models"])
 

@@ -18,9 +18,10 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from app.__main__ import Server
 from app.api.health import text_of
+from app.logs import JsonLines
 from app.main import create_app
 from app.settings import Settings
-from app.telemetry import JsonLines, Metrics, Request, current_request
+from app.telemetry import Metrics, Request, current_request
 from tests.app.conftest import SHIPPED
 
 
