@@ -19,6 +19,7 @@ from app.api.deps import State
 from app.api.direct import Direct, Service
 from app.api.door import Room
 from app.api.edge import Edge
+from app.api.parting import Lingering
 from app.candidates import Candidate
 from app.engine.engine import Engine, open_engine
 from app.engine.memory import Memories
@@ -104,6 +105,7 @@ def create_app(settings: Settings) -> FastAPI:
                 rollout=rollout,
                 metrics=metrics,
                 room=Room(settings.requests_max_items, metrics),
+                lingering=Lingering(),
                 deadlines=deadlines,
                 max_body_bytes=settings.max_body_bytes,
                 max_head_bytes=settings.max_head_bytes,

@@ -11,6 +11,7 @@ from starlette.responses import Response
 from app.api.callers import Caller, Needs
 from app.api.deadlines import Deadlines
 from app.api.door import Room
+from app.api.parting import Lingering
 from app.api.schemas.fields import PathId
 from app.api.writing import json_of
 from app.rollout import Rollout
@@ -30,6 +31,7 @@ class State(TypedDict):
     rollout: Rollout
     metrics: Metrics
     room: Room
+    lingering: Lingering
     deadlines: Deadlines
     max_body_bytes: int
     max_head_bytes: int

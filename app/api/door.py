@@ -1,7 +1,5 @@
 """Before a request is one: refused where too many are being answered, ended where its caller left.
 
-Ended too is the connection of a caller who takes no answer: what waits for him holds a place.
-
 Under three times the load that can be carried two requests of three are refused, and what that
 costs is taken from the third one. So it is done in uvicorn's protocol, as soon as the head has been
 read, before anything is made for the request.
@@ -22,7 +20,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
 from app.api.edge import NO_ROUTE, QUIET, SAFE, request_id
 from app.api.heads import BoundedHeads
-from app.api.problems import MEDIA_TYPE, HeadTooLarge, problem_of
+from app.api.problems import MEDIA_TYPE, problem_of
 from app.api.whole import WholeAnswer, lines_of
 from app.errors import Overloaded
 from app.telemetry import Metrics
@@ -94,15 +92,13 @@ class Door(BoundedHeads):
         self.cycle = _ANSWERED
         self._answering: tuple[asyncio.Task[Any], Any] | None = None  # and uvicorn's cycle of it
         self._has_left = False
-        self._untaken_bytes = 0  # when they were last looked at
-        self._taking: asyncio.TimerHandle | None = None  # while the caller takes no more
         self._is_refused = False  # the request that is being read
 
     def on_head(self) -> None:
         """Let a request in, or refuse it; what is left of a refused one is read and forgotten."""
-        if self.is_head_too_large:
+        if fault := self.fault():
             self._is_refused = False
-            self._turn_away(HeadTooLarge(self._most_bytes))
+            self._turn_away(fault)
             return
         is_open = self.url.partition(b"?")[0] in _OPEN
         self._is_refused = (
@@ -138,24 +134,16 @@ class Door(BoundedHeads):
         # The next request is no part of this one, and its log lines have another id.
         Context().run(super().on_response_complete)
 
-    def pause_writing(self) -> None:
-        """Wait until the caller takes more of his answers, unless he takes nothing."""
-        super().pause_writing()
-        self._untaken_bytes = self.transport.get_write_buffer_size()
-        self._taking = self.loop.call_later(self._longest_s, self._look_who_takes)
-
-    def resume_writing(self) -> None:
-        """Go on: he has taken them."""
-        self._let_take()
-        super().resume_writing()
-
     def connection_lost(self, exc: Exception | None) -> None:
-        """End what is being done for a caller who has left.
+        """End what is being done for a caller who has left."""
+        super().connection_lost(exc)
+        self.give_up()
+
+    def give_up(self) -> None:
+        """End what is being done.
 
         What the store has been asked to write is written: it is shielded there.
         """
-        super().connection_lost(exc)
-        self._let_take()
         self._has_left = True
         if self._places:
             self._room.inside -= self._places[0]
@@ -164,18 +152,6 @@ class Door(BoundedHeads):
             task, cycle = self._answering
             cycle.disconnected = True  # of requests sent ahead uvicorn tells the last one only
             task.cancel()
-
-    def _look_who_takes(self) -> None:
-        before, self._untaken_bytes = self._untaken_bytes, self.transport.get_write_buffer_size()
-        if self._untaken_bytes < before:
-            self._taking = self.loop.call_later(self._longest_s, self._look_who_takes)
-        else:
-            self.transport.abort()
-
-    def _let_take(self) -> None:
-        if self._taking is not None:
-            self._taking.cancel()
-            self._taking = None
 
     def _refuse(self) -> None:
         if self.flow.write_paused:  # refusals that nobody takes would be kept without end
@@ -188,7 +164,7 @@ class Door(BoundedHeads):
             more = [*more, (b"connection", b"close")]
         self.transport.write(self._room.refusal(self.headers, more))
         if self.expect_100_continue:
-            self.transport.close()
+            self.linger()
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         task = asyncio.current_task()
@@ -200,9 +176,10 @@ class Door(BoundedHeads):
         except asyncio.CancelledError:
             if not (self._has_left or self.flow.write_paused):
                 raise
-            # Its time has passed while its answer waited for the caller to take the one before.
             cycle.disconnected = True
-            self.transport.abort()
+            if not self._has_left:
+                # Its time has passed while its answer waited for the caller to take the one before.
+                self.transport.abort()
         finally:
             self._answering = None
 

@@ -9,17 +9,22 @@ where they are read, their time by the deadline of the request.
 from __future__ import annotations
 
 import asyncio
+import logging
 from typing import Any
 
 import orjson
-from httptools import HttpParserUpgrade, HttpRequestParser
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
 from app.api.edge import NO_ROUTE, SAFE, request_id
+from app.api.parting import LastAnswers
 from app.api.problems import MEDIA_TYPE, HeadTooLarge, HeadTooSlow, RequestUnreadable, problem_of
+from app.api.readings import fault_of
 from app.api.whole import lines_of
 from app.errors import TracerError
 from app.telemetry import Metrics
+
+log = logging.getLogger(__name__)
 
 
 class _Parser(HttpRequestParser):
@@ -49,18 +54,20 @@ class _Parser(HttpRequestParser):
                 if not self.is_for_another_protocol:
                     raise
                 data = self._protocol.head_again() + data[exc.args[0] :]
+                if not self.should_keep_alive():  # then it reads nothing that comes behind the head
+                    self._protocol.parser_anew().feed_data(data)
+                    return
             else:
                 return
 
 
-class BoundedHeads(HttpToolsProtocol):
+class BoundedHeads(LastAnswers):
     """uvicorn's protocol of one connection; its heads are bounded by the application's state."""
 
     def __init__(self, *given: Any, **named: Any) -> None:
         super().__init__(*given, **named)
         self.parser = self._parser = _Parser(self)
         self._most_bytes: int = self.app_state["max_head_bytes"]
-        self._longest_s: float = self.app_state["head_timeout_s"]
         self._metrics: Metrics = self.app_state["metrics"]
         self._is_in_head = True  # a head is due, or has come in part
         self._is_in_body = False  # the rest of a request is due
@@ -69,6 +76,7 @@ class BoundedHeads(HttpToolsProtocol):
         self._mute_bytes = 0  # behind a head, since something of a body has come
         self._before: Any = None  # uvicorn's cycle of the request before the one that is being read
         self._is_deaf = False  # what comes is no part of anything any more
+        self._is_turned_away = False
         self._timer: asyncio.TimerHandle | None = None  # of a head
         self._end: asyncio.TimerHandle | None = None  # of a body that nobody wants any more
 
@@ -91,7 +99,12 @@ class BoundedHeads(HttpToolsProtocol):
         """Count what a header takes. One behind a body is none of the request's: it is dropped."""
         if self._is_in_head:
             self._head_bytes += len(name) + len(value) + 4
-            super().on_header(name, value)
+            # By hand, as uvicorn does: a call for each header would cost more than all that
+            # is looked for in them (`app.api.readings`).
+            name = name.lower()
+            if name == b"expect" and value.lower() == b"100-continue":
+                self.expect_100_continue = True
+            self.headers.append((name, value))
 
     def on_headers_complete(self) -> None:
         """Expect no more of it, but for one that is to be read again."""
@@ -100,6 +113,8 @@ class BoundedHeads(HttpToolsProtocol):
             self._heads += 1
             self._mute_bytes = 0
             self._before = self.cycle
+            if self.expect_100_continue and self.parser.get_http_version() == "1.0":
+                self.expect_100_continue = False  # he would take `100 Continue` for the answer
             self.on_head()
             self._is_in_body = True
 
@@ -115,7 +130,7 @@ class BoundedHeads(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """Expect the next head, unless this one is to be read again."""
-        if not self._is_in_head:
+        if not (self._is_in_head or self._is_deaf):
             self._is_in_body, self._before = False, None
             self.headers = []  # those of a request that cannot be read may be none
             self._let_end()
@@ -128,11 +143,16 @@ class BoundedHeads(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         """Read on, unless the head has become too large."""
         if self._is_deaf:
+            self.drop(data)
             return
         heads, was_in_body = self._heads, self._is_in_body
         unfinished = self._head_bytes if self._is_in_head else 0
         self._mute_bytes += len(data)
-        super().data_received(data)
+        self._unset_keepalive_if_required()
+        try:
+            self._parser.feed_data(data)
+        except (HttpParserError, HttpParserUpgrade):
+            self._turn_away(RequestUnreadable())
         if self._heads > heads:  # the time was that of another head
             self._stop_timer()
         if self._is_deaf or not self._is_in_head:
@@ -147,19 +167,19 @@ class BoundedHeads(HttpToolsProtocol):
         elif self._timer is None:
             self._expect()
 
-    def send_400_response(self, msg: str) -> None:
-        """Answer what is no HTTP; uvicorn's own way is plain text."""
-        del msg
-        self._turn_away(RequestUnreadable())
-
     def _bound_body(self) -> None:
         """Wait neither long for what nobody wants any more, nor for ever for what is no body."""
-        if not self._is_in_body:
+        if self._is_deaf or not self._is_in_body:
             return
         if self._mute_bytes > self._most_bytes:
-            self.transport.close()
+            self.end()
         elif self.cycle.response_complete and self._end is None:
-            self._end = self.loop.call_later(self._longest_s, self.transport.close)
+            self._end = self.loop.call_later(self._longest_s, self.end)
+
+    def parser_anew(self) -> _Parser:
+        """Return another parser, which reads on from here."""
+        self.parser = self._parser = _Parser(self)
+        return self._parser
 
     def head_again(self) -> bytes:
         """Return the head just read, without its wish for another protocol."""
@@ -174,10 +194,24 @@ class BoundedHeads(HttpToolsProtocol):
         self._let_end()
         super().connection_lost(exc)
 
-    @property
-    def is_head_too_large(self) -> bool:
-        """The head that has just been read is larger than any may be."""
-        return self._head_bytes > self._most_bytes
+    def is_sent_on(self) -> bool:
+        """Say whether the rest of a request is due, or what comes instead of one."""
+        return self._is_in_body or self._is_turned_away
+
+    def on_parting(self) -> None:
+        """Expect nothing."""
+        self._is_deaf = True
+        self._stop_timer()
+        self._let_end()
+
+    def give_up(self) -> None:
+        """End what is being done for a request."""
+
+    def fault(self) -> TracerError | None:
+        """Return what is wrong with the head that has just been read; None if nothing."""
+        if self._head_bytes > self._most_bytes:
+            return HeadTooLarge(self._most_bytes)
+        return fault_of(self.parser.get_http_version(), self.url, self.headers)
 
     def _expect(self) -> None:
         self._timer = self.loop.call_later(self._longest_s, self._too_slow)
@@ -197,27 +231,29 @@ class BoundedHeads(HttpToolsProtocol):
         if self._head_bytes:
             self._turn_away(HeadTooSlow(self._longest_s))
         else:  # nothing was asked
-            self.transport.close()
+            self.end()
 
     def _turn_away(self, problem: TracerError) -> None:
         """Answer what cannot be read, where its answer is due, and close."""
-        if self.transport.is_closing():
+        if self._is_deaf or self.transport.is_closing():
             return
+        log.debug("turned_away", extra={"code": problem.code})
         if self._is_in_body and self.pipeline:  # it waits for those before it, and is not begun
             self.pipeline.popleft()
             self.cycle, self._is_in_body = self._before, False
+        self._is_deaf = self._is_turned_away = True
+        self._stop_timer()
         is_answered = self.cycle.response_complete
-        if self._is_in_body:
-            if not (is_answered or self.cycle.response_started):
-                self.cycle.disconnected = True  # whoever answers it says no more
-                self._answer_unread(problem)
-        elif is_answered:
-            self._answer_unread(problem)
-        else:  # one would be taken for the answer to the request before, with which all ends
-            self._is_deaf, self.cycle.keep_alive = True, False
-            self._stop_timer()
+        if not (is_answered or self._is_in_body):
+            # Its answer would be taken for that to the request before, with which all ends.
+            self.cycle.keep_alive = False
             return
-        self.transport.close()
+        if not (self._is_in_body and self.cycle.response_started):
+            self._answer_unread(problem)
+        if not is_answered:
+            self.cycle.disconnected = True  # whoever answers it says no more
+            self.give_up()
+        self.linger()
 
     def _answer_unread(self, problem: TracerError) -> None:
         name = request_id(self.headers or ())
@@ -232,6 +268,7 @@ class BoundedHeads(HttpToolsProtocol):
             *SAFE,
         ]
         head = STATUS_LINE[told["status"]] + lines_of(headers)
-        self.transport.write(head + b"\r\n" + body)
+        is_asked = self.parser.get_method() != b"HEAD"
+        self.transport.write(head + b"\r\n" + (body if is_asked else b""))
         self._metrics.requests.labels(NO_ROUTE, "any", str(told["status"])).inc()
         self._metrics.problems.labels(told["code"]).inc()

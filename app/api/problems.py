@@ -82,6 +82,15 @@ class RequestUnreadable(TracerError):
         super().__init__("its first line, a header, or a part of its body is not as HTTP has it")
 
 
+class HeaderInvalid(TracerError):
+    """A header by which the request is read is missing, doubled, or not as HTTP has it."""
+
+    code = "header_invalid"
+
+    def __init__(self, name: str, why: str) -> None:
+        super().__init__(f"{name}: {why}")
+
+
 class HeadTooLarge(TracerError):
     """The head of the request is larger than this service accepts."""
 
@@ -113,6 +122,7 @@ class FieldsInvalid(RequestInvalid):
 
 STATUS: dict[type[TracerError], int] = {
     RequestUnreadable: 400,
+    HeaderInvalid: 400,
     BodyUnreadable: 400,
     KeyMissing: 401,
     KeyUnknown: 401,

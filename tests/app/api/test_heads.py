@@ -173,6 +173,13 @@ def test_a_request_that_asks_for_another_protocol_too_is_answered_in_this_one(se
         again = [line.answer()[0] for _ in range(2)]
         line.send(f"GET /livez HTTP/1.1\r\nhost: here\r\n{wish}\r\n".encode() * 300)
         many = [line.answer()[0] for _ in range(300)]
+    for version, more in (("1.1", "close, "), ("1.0", ""), ("1.0", "keep-alive, ")):
+        with Line(client) as line:
+            last = head.replace(b"HTTP/1.1", f"HTTP/{version}".encode())
+            last = last.replace(b"Upgrade, ", f"{more}Upgrade, ".encode())
+            line.send(last[:-9], last[-9:], body)
+            assert line.answer()[0] == 200
+            assert is_closed(line)
 
     assert first[0] == 200
     assert (

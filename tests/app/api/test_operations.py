@@ -13,13 +13,15 @@ from uuid import uuid4
 import pytest
 import uvicorn
 import uvloop
+from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from app.__main__ import Server
+from app.api.health import text_of
 from app.logs import JsonLines
 from app.main import create_app
 from app.settings import Settings
-from app.telemetry import Request, current_request
+from app.telemetry import Metrics, Request, current_request
 from tests.app.conftest import SHIPPED
 
 
@@ -101,6 +103,30 @@ def test_labels_are_templates_and_no_line_tells_of_a_user(client, lines):
     assert question_id not in told
     routes = {dict(labels)["route"] for labels in samples(client)["kt_requests_total"]}
     assert {"/predict", "/users/{user_id}", "/users/{user_id}/interactions", "none"} <= routes
+
+
+def test_a_scrape_lets_others_in():
+    """Between one metric and the next; it tells what the client's own way would."""
+    registry = Metrics().registry
+    turns = 0
+
+    async def scraped():
+        async def others():
+            nonlocal turns
+            while True:
+                turns += 1
+                await asyncio.sleep(0)
+
+        waiting = asyncio.create_task(others())
+        text = await text_of(registry)
+        waiting.cancel()
+        return text
+
+    text = asyncio.run(scraped()).decode()
+    of_ours = [line for line in text.splitlines() if "kt_" in line]
+
+    assert turns >= len({line.split()[2] for line in of_ours if line.startswith("# TYPE")}) > 30
+    assert of_ours == [n for n in generate_latest(registry).decode().splitlines() if "kt_" in n]
 
 
 def test_a_request_id_goes_in_and_out_and_into_the_log(client, lines):

@@ -13,6 +13,7 @@ import pytest
 import uvicorn
 
 from app.api.door import Door, Room
+from app.api.parting import Lingering
 from app.settings import Settings
 from app.telemetry import Metrics, Request, current_request
 from benchmarks.stores import one_server
@@ -365,8 +366,9 @@ def test_a_request_sent_ahead_has_nothing_of_the_one_before():
         if scope["type"] == "lifespan":
             await receive()
             metrics = Metrics()
-            bounds = {"max_head_bytes": 1024, "head_timeout_s": 10.0}
-            scope["state"].update(bounds, metrics=metrics, room=Room(8, metrics))
+            bounds = {"max_head_bytes": 1024, "max_body_bytes": 1024, "head_timeout_s": 10.0}
+            given = {"metrics": metrics, "room": Room(8, metrics), "lingering": Lingering()}
+            scope["state"].update(bounds, **given)
             await send({"type": "lifespan.startup.complete"})
             await receive()
             await send({"type": "lifespan.shutdown.complete"})
