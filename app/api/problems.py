@@ -275,9 +275,8 @@ def _error(error: Mapping[str, Any]) -> dict[str, Any]:
     where, *loc = error["loc"] or ("body",)
     # Branches of a union are named with a "~" in front: they are no place in the request. A field
     # that nobody knows is one, whatever its caller has named it.
-    unknown = loc[-1:] if error["type"] == "extra_forbidden" else []
-    known = loc[: len(loc) - len(unknown)]
-    places = [*(p for p in known if not str(p).startswith("~")), *unknown]
+    unknown = len(loc) - 1 if error["type"] == "extra_forbidden" else None
+    places = [p for i, p in enumerate(loc) if i == unknown or not str(p).startswith("~")]
     match error["type"]:
         case "missing":
             detail, value = f"{places[-1] if places else where} is needed", None
