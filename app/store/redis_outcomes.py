@@ -195,10 +195,13 @@ class RedisOutcomes:
             self._writing = None
 
     async def _sent(self, users: Sequence[str]) -> None:
-        """Keep what waits of users, in one trip."""
-        for user_id in users:
-            await self._arrived(user_id)
-        taken = {user_id: self._take(user_id) for user_id in users}
+        """Keep what waits of users, in one trip.
+
+        Of whom some is on its way already, the rest goes in the next one: while this one waited for
+        it, more of others could set out.
+        """
+        free = [user_id for user_id in users if user_id not in self._on_the_way]
+        taken = {user_id: self._take(user_id) for user_id in free}
         found = {user_id: forecasts for user_id, forecasts in taken.items() if forecasts}
         if found:
             with self._under_way([*found]):
@@ -210,6 +213,8 @@ class RedisOutcomes:
 
     @contextmanager
     def _under_way(self, users: Sequence[str]) -> Iterator[None]:
+        else:
+            await self._arrived(users[0])
         """Let who asks for these users meanwhile wait."""
         arrival = asyncio.Event()
         self._on_the_way |= dict.fromkeys(users, arrival)

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from app.errors import StoreUnavailable
 from app.records import Answer
 from app.settings import Settings
+from app.store import redis_outcomes
 from app.store.histories import Terms
 from app.store.keys import FORECASTS, OUTCOMES, user_key
 from app.store.opening import open_store
@@ -256,6 +257,34 @@ async def test_what_is_on_its_way_is_waited_for(store, then):
     assert other.recorded == 1
     assert await found(store, model) == ([(0.5, 1)] if then == "record" else [])
     assert len(left) == 0
+
+
+async def test_those_who_record_hold_up_nobody_elses_forecasts(store, monkeypatch):
+    """Each is kept once and nobody waits for ever, whoever ends first."""
+    monkeypatch.setattr(redis_outcomes, "_PAUSE_S", 0)
+    first, last, model = uuid4().hex, uuid4().hex, a_model()
+    outcomes = store.outcomes
+    async with AsyncExitStack() as of_first:
+        note(store, last, model, "q1", 0.1)
+        async with outcomes.carried(last):
+            note(store, first, model, "q1", 0.2)
+            note(store, last, model, "q1", 0.3)
+            await turns()
+            note(store, first, model, "q1", 0.4)
+            await of_first.enter_async_context(outcomes.carried(first))
+            note(store, first, model, "q1", 0.5)
+        await turns()
+    await outcomes.aclose()
+    done = [record(store, user_id, ("q1", True)) for user_id in (first, last)]
+    await asyncio.wait_for(asyncio.gather(*done), 10)
+
+    assert sorted(await found(store, model)) == [(0.3, 1), (0.5, 1)]
+
+
+async def turns() -> None:
+    """Let whatever can go on do so."""
+    for _ in range(20):
+        await asyncio.sleep(0)
 
 
 async def test_forecasts_are_gone_when_their_time_is_over(opened):
