@@ -129,8 +129,10 @@ def test_a_name_or_a_key_that_is_there_twice_is_refused(keys, what):
     keys.entries[1][what] = keys.entries[0][what]
     keys.write()
 
-    with pytest.raises(KeysInvalid, match=f"{what} .* is there twice"):
+    with pytest.raises(KeysInvalid, match=f"{what} .*'one'.* is there twice") as refusal:
         Keyring(keys.path)
+
+    assert keys.entries[0]["sha256"] not in str(refusal.value)
 
 
 def test_the_command_makes_a_key_that_holds(tmp_path, capsys):
