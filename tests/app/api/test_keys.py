@@ -49,7 +49,7 @@ NEEDED = {
     ("GET", "/models"): None,  # any key
     ("GET", "/models/{name}"): None,
     ("GET", "/models/{name}/versions"): None,
-    ("GET", "/models/{name}/quality"): None,
+    ("GET", "/models/{name}/quality"): "metrics",
     ("PUT", "/models/{name}/current"): "admin",
     ("POST", "/models/{name}/rollback"): "admin",
     ("PUT", "/models/{name}/candidate"): "admin",
