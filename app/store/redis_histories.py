@@ -303,7 +303,7 @@ class RedisHistories:
             repeat=True,
         )
         interactions = unpacked(records, form)
-        kept = np.frombuffer(forecasts, KEPT_FORECAST)
+        kept = np.frombuffer(forecasts, KEPT_FORECAST, len(forecasts) // KEPT_FORECAST.itemsize)
         history_left_ms, states_left_ms, calls_left_ms, forecasts_left_ms = (
             ms if ms >= 0 else None for ms in left
         )

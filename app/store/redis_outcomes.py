@@ -145,7 +145,7 @@ class RedisOutcomes:
         content = await self._client.ask(
             lambda redis: redis.getrange(ring, 0, -1), key=ring, repeat=True
         )
-        if not content.startswith(_MARK):  # where it is another form, the next one begins anew
+        if not self._is_ring(content):  # where it is another form, the next one begins anew
             return Outcomes(np.empty(0, OUTCOME), 0)
         _, most, total = _HEADER.unpack_from(content)
         table = np.frombuffer(content, OUTCOME, offset=_HEADER.size)
@@ -156,6 +156,10 @@ class RedisOutcomes:
     @property
     def _common(self) -> Arguments:
         return self.within_s, _OF_A_USER
+    def _is_ring(self, content: bytes) -> bool:
+        is_whole = (len(content) - _HEADER.size) % OUTCOME.itemsize == 0
+        return is_whole and content.startswith(_MARK + self.most.to_bytes(4, "little"))
+
 
     def _know(self, model_key: bytes) -> None:
         if model_key not in self._rings:

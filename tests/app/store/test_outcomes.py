@@ -320,6 +320,36 @@ async def test_what_spoils_forecasts_harms_no_recording(store):
     assert await found(store, model) == []
 
 
+async def test_forecasts_that_are_cut_short_are_forgotten_and_the_next_are_compared(store):
+    """The answer is recorded and all is given out, whatever stands there."""
+    user_id, model = uuid4().hex, a_model()
+    await store.histories._client.redis.set(
+        user_key(FORECASTS, user_id), (forecast(model, "q1", 0.9) + forecast(model, "q1", 0.9))[:50]
+    )
+
+    done = await record(store, user_id, ("q1", True))
+    spoilt = await store.histories.everything(user_id)
+    note(store, user_id, model, "q1", 0.5, length=1)
+    again = await record(store, user_id, ("q1", True))
+
+    assert (done.recorded, again.recorded, len(spoilt.forecasts)) == (1, 1, 1)
+    assert await found(store, model) == [(0.5, 1)]
+
+
+@pytest.mark.parametrize("content", [b"KTQ1", b"KTQ1\x10\x27" + bytes(20)])
+async def test_a_ring_of_another_form_begins_anew(store, content):
+    """Nothing is told of it, and it is in nobody's way."""
+    user_id, model = uuid4().hex, a_model()
+    ring = OUTCOMES % model.to_bytes(8, "little").hex()
+    await store.histories._client.redis.set(ring, content)
+
+    before = await found(store, model)
+    note(store, user_id, model, "q1", 0.5)
+    await record(store, user_id, ("q1", True))
+
+    assert (before, await found(store, model)) == ([], [(0.5, 1)])
+
+
 async def test_while_a_store_is_gone_forecasts_wait():
     """It has not seen them, and nor has it the answer that could not be recorded."""
     told: Counter = Counter()
