@@ -244,11 +244,12 @@ class RedisHistories:
             answers = await pipe.execute(raise_on_error=False)
             waited = answers.pop() if self._min_replicas else 0
             done = answers.pop()
-            for failed in (done, waited):
-                if isinstance(failed, Exception):
-                    raise failed
-            if outcomes is not None:
+            failed = next((one for one in (done, waited) if isinstance(one, Exception)), None)
+            # Those that were kept are not to come again, whatever came of the rest.
+            if outcomes is not None and not (failed and isinstance(answers[0], Exception)):
                 outcomes.were_kept(user_id, answers[0])
+            if failed is not None:
+                raise failed
             return done, waited
 
         done, replicas = await self._client.ask(

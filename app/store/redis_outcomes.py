@@ -86,6 +86,9 @@ class RedisOutcomes:
             if user_id in self._carried:
                 self._wait(user_id, forecasts, is_older=True)
             raise
+        except TracerError:  # a store that takes none, if it has not been heard of before
+            self._count("lost", self._carried.get(user_id, b""))
+            raise
         finally:
             self._carried.pop(user_id, None)
 
@@ -153,13 +156,13 @@ class RedisOutcomes:
 
     # -- inside --------------------------------------------------------------------------------
 
-    @property
-    def _common(self) -> Arguments:
-        return self.within_s, _OF_A_USER
     def _is_ring(self, content: bytes) -> bool:
         is_whole = (len(content) - _HEADER.size) % OUTCOME.itemsize == 0
         return is_whole and content.startswith(_MARK + self.most.to_bytes(4, "little"))
 
+    @property
+    def _common(self) -> Arguments:
+        return self.within_s, _OF_A_USER
 
     def _know(self, model_key: bytes) -> None:
         if model_key not in self._rings:
@@ -210,6 +213,8 @@ class RedisOutcomes:
         if found:
             with self._under_way([*found]):
                 await self._keep([*found], [*found.values()])
+        else:
+            await self._arrived(users[0])
 
     async def _arrived(self, user_id: str) -> None:
         while (arrival := self._on_the_way.get(user_id)) is not None:
@@ -217,8 +222,6 @@ class RedisOutcomes:
 
     @contextmanager
     def _under_way(self, users: Sequence[str]) -> Iterator[None]:
-        else:
-            await self._arrived(users[0])
         """Let who asks for these users meanwhile wait."""
         arrival = asyncio.Event()
         self._on_the_way |= dict.fromkeys(users, arrival)

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from app.errors import StoreUnavailable
+from app.errors import StoreFull, StoreUnavailable
 from app.records import Answer
 from app.settings import Settings
 from app.store import redis_outcomes
@@ -348,6 +348,22 @@ async def test_a_ring_of_another_form_begins_anew(store, content):
     await record(store, user_id, ("q1", True))
 
     assert (before, await found(store, model)) == ([], [(0.5, 1)])
+
+
+async def test_what_a_store_without_room_does_not_take_is_counted():
+    """With an answer as well as without one."""
+    told: Counter = Counter()
+    with one_server() as node:
+        given = Settings(redis_url=f"redis://127.0.0.1:{node.port}")
+        async with open_store(given, tell_of_outcomes=partial(count, told)) as store:
+            await record(store, "u", ("q0", True))
+            node.redis.config_set("maxmemory", 1)
+            note(store, "u", a_model(), "q1", 0.5, length=1)
+            with pytest.raises(StoreFull):
+                await record(store, "u", ("q1", True))
+            note(store, "u", a_model(), "q1", 0.5, length=1)
+
+    assert (told["lost"], told["kept"]) == (2, 0)
 
 
 async def test_while_a_store_is_gone_forecasts_wait():
