@@ -54,7 +54,7 @@ from app.store.keys import BESIDE, CALLS, FORECASTS, HISTORY, STATES, user_key
 from app.store.outcomes import KEPT_FORECAST
 from app.store.packed import NO_ELAPSED, NO_TIME, packed, unpacked
 from app.store.redis_client import RedisClient, Script, StoreApart
-from app.store.redis_outcomes import RedisOutcomes
+from app.store.redis_outcomes import Carried, RedisOutcomes
 from models.contract.interaction import NO_KEY, UNKNOWN_MS
 
 _TEXTS, _PING = "kt:t1", "kt:ping%s"
@@ -174,12 +174,12 @@ class RedisHistories:
         if self._outcomes is None:
             call = self._change(self._append, user_id, terms, content, *arguments, more=more)
             return _recorded(await self._changed(user_id, call, is_repeatable))
-        async with self._outcomes.carried(user_id) as forecasts:
+        async with self._outcomes.carried(user_id) as carried:
             keys, joining = self._outcomes.joining(user_id, is_apart=self._is_apart)
             arguments += joining
             more += keys
             call = self._change(self._append, user_id, terms, content, *arguments, more=more)
-            found = await self._changed(user_id, call, is_repeatable, forecasts)
+            found = await self._changed(user_id, call, is_repeatable, carried)
         done = _recorded(found)
         if not done.is_repeated and (joined := found[5:]):
             await self._outcomes.joined(joined[0], joined[1:])
@@ -224,17 +224,20 @@ class RedisHistories:
         )
 
     async def _changed(
-        self, user_id: str, call: Sequence[Any], is_repeatable: bool, forecasts: bytes = b""
+        self,
+        user_id: str,
+        call: Sequence[Any],
+        is_repeatable: bool,
+        carried: Carried | None = None,
     ) -> list[Any]:
         """Return what a script has done, and before it keep forecasts."""
-        outcomes = self._outcomes if forecasts else None
 
         async def run(redis: Redis) -> Any:
-            if not (self._min_replicas or outcomes):
+            if not (self._min_replicas or carried):
                 return await redis.evalsha(*call), 0
             pipe = redis.pipeline(transaction=False)
-            if outcomes is not None:
-                pipe.evalsha(*outcomes.keeping(user_id, forecasts))
+            if carried is not None:
+                pipe.evalsha(*carried.call)
             if self._min_replicas:
                 # WAIT is for what this connection wrote: where nothing was, for this.
                 pipe.set(user_key(BESIDE, user_id), b"", px=1)
@@ -246,8 +249,8 @@ class RedisHistories:
             done = answers.pop()
             failed = next((one for one in (done, waited) if isinstance(one, Exception)), None)
             # Those that were kept are not to come again, whatever came of the rest.
-            if outcomes is not None and not (failed and isinstance(answers[0], Exception)):
-                outcomes.were_kept(user_id, answers[0])
+            if carried is not None and not (failed and isinstance(answers[0], Exception)):
+                carried.were_kept(answers[0])
             if failed is not None:
                 raise failed
             return done, waited

@@ -38,6 +38,28 @@ _PAUSE_S = 0.25  # between trips: each is a write that the store may have to syn
 _RINGS = 16  # models of a process, and some before
 
 
+class Carried:
+    """Forecasts of a user that go along with a recording."""
+
+    def __init__(self, forecasts: bytes, call: Arguments, tell: Tell) -> None:
+        """`call` is that of a script that keeps them; `tell` hears what came of it, once."""
+        self.forecasts = forecasts
+        self.call = call
+        self.is_told = False
+        self._tell = tell
+
+    def were_kept(self, kept: int | Exception) -> None:
+        """Hear how many were; the recording may be on its way still when its caller has left."""
+        if self.is_told:
+            return
+        self.is_told = True
+        found = 0 if isinstance(kept, Exception) else kept
+        lost = len(self.forecasts) // FORECAST.itemsize - found
+        self._tell("kept", found)
+        if lost:
+            self._tell("lost", lost)
+
+
 class RedisOutcomes:
     """Forecasts and outcomes behind one client."""
 
@@ -57,7 +79,6 @@ class RedisOutcomes:
         self._waiting_bytes = 0
         self._writing: asyncio.Task[None] | None = None
         self._on_the_way: dict[str, asyncio.Event] = {}
-        self._carried: dict[str, bytes] = {}
         self._closing = asyncio.Event()
 
     # -- forecasts in --------------------------------------------------------------------------
@@ -68,47 +89,32 @@ class RedisOutcomes:
         self._wait(user_id, forecasts)
 
     @asynccontextmanager
-    async def carried(self, user_id: str) -> AsyncIterator[bytes]:
-        """Give what waits to be kept of a user, to be kept by whoever enters.
+    async def carried(self, user_id: str) -> AsyncIterator[Carried | None]:
+        """Give what waits to be kept of a user, if there is any, to be kept by whoever enters.
 
         What was on its way is there by then. Where the store cannot be reached all of it waits on.
         """
         await self._arrived(user_id)
         forecasts = self._take(user_id)
         if not forecasts:
-            yield forecasts
+            yield None
             return
-        self._carried[user_id] = forecasts
+        carried = Carried(forecasts, self._keeping(user_id, forecasts), self._tell)
         try:
             with self._under_way([user_id]):
-                yield forecasts
+                yield carried
         except (StoreApart, StoreUnavailable):
-            if user_id in self._carried:
+            if not carried.is_told:
                 self._wait(user_id, forecasts, is_older=True)
             raise
-        except TracerError:  # a store that takes none, if it has not been heard of before
-            self._count("lost", self._carried.get(user_id, b""))
+        except TracerError as exc:  # a store that takes none
+            carried.were_kept(exc)
             raise
-        finally:
-            self._carried.pop(user_id, None)
-
-    def were_kept(self, user_id: str, kept: int | Exception) -> None:
-        """Hear what came of those that were carried."""
-        count = len(self._carried.pop(user_id, b"")) // FORECAST.itemsize
-        found = 0 if isinstance(kept, Exception) else kept
-        self._tell("kept", found)
-        if found < count:
-            self._tell("lost", count - found)
 
     async def forget(self, user_id: str) -> None:
         """Keep nothing that waits of a user."""
         await self._arrived(user_id)
         self._take(user_id)
-
-    def keeping(self, user_id: str, forecasts: bytes) -> Arguments:
-        """Return the call of a script that keeps forecasts."""
-        keys = user_key(HISTORY, user_id), user_key(FORECASTS, user_id)
-        return (self._foresee.sha, len(keys), *keys, *self._common, forecasts)
 
     async def aclose(self) -> None:
         """Return when what waits has been kept, or cannot be."""
@@ -155,6 +161,11 @@ class RedisOutcomes:
         return Outcomes(np.roll(table, -(total % most)) if total > most else table, total)
 
     # -- inside --------------------------------------------------------------------------------
+
+    def _keeping(self, user_id: str, forecasts: bytes) -> Arguments:
+        """Return the call of a script that keeps forecasts."""
+        keys = user_key(HISTORY, user_id), user_key(FORECASTS, user_id)
+        return (self._foresee.sha, len(keys), *keys, *self._common, forecasts)
 
     def _is_ring(self, content: bytes) -> bool:
         is_whole = (len(content) - _HEADER.size) % OUTCOME.itemsize == 0

@@ -29,6 +29,7 @@ from app.store.redis_outcomes import RedisOutcomes
 from benchmarks.stores import clustered, one_server
 from models.contract.interaction import key_of
 from tests.app.store.conftest import KEEP
+from tests.app.store.proxy import a_proxy
 from tests.app.store.test_faults import in_time, opened
 from tests.app.store.test_histories import add
 
@@ -279,6 +280,25 @@ async def test_those_who_record_hold_up_nobody_elses_forecasts(store, monkeypatc
     await asyncio.wait_for(asyncio.gather(*done), 10)
 
     assert sorted(await found(store, model)) == [(0.3, 1), (0.5, 1)]
+
+
+async def test_forecasts_of_a_caller_who_leaves_are_counted_once():
+    """What he had set going is ended, beside the next recording of the same user."""
+    told: Counter = Counter()
+    with one_server() as node:
+        async with a_proxy(node.port) as (proxy, url):
+            given = Settings(redis_url=url)
+            async with open_store(given, tell_of_outcomes=partial(count, told)) as store:
+                await record(store, "u", ("q0", True))
+                proxy.delay_s = 0.3
+                note(store, "u", a_model(), "q1", 0.5, length=1)
+                with pytest.raises(TimeoutError):
+                    await asyncio.wait_for(record(store, "u", ("q1", True)), 0.1)
+                for question in ("q2", "q3"):
+                    note(store, "u", a_model(), question, 0.5, length=1)
+                await record(store, "u", ("q2", True))
+
+    assert (told["kept"], told["lost"]) == (3, 0)
 
 
 async def turns() -> None:
