@@ -208,12 +208,13 @@ class RedisOutcomes:
                         await self._closing.wait()
                 users = [*self._waiting]
                 for first in range(0, len(users), _TOGETHER):
-                    await self._sent(users[first : first + _TOGETHER])
+                    if not await self._sent(users[first : first + _TOGETHER]):
+                        break  # nobody is there: all others wait as well
         finally:
             self._writing = None
 
-    async def _sent(self, users: Sequence[str]) -> None:
-        """Keep what waits of users, in one trip.
+    async def _sent(self, users: Sequence[str]) -> bool:
+        """Keep what waits of users, in one trip; False where all of it waits on for the store.
 
         Of whom some is on its way already, the rest goes in the next one: while this one waited for
         it, more of others could set out.
@@ -223,9 +224,9 @@ class RedisOutcomes:
         found = {user_id: forecasts for user_id, forecasts in taken.items() if forecasts}
         if found:
             with self._under_way([*found]):
-                await self._keep([*found], [*found.values()])
-        else:
-            await self._arrived(users[0])
+                return await self._keep([*found], [*found.values()])
+        await self._arrived(users[0])
+        return True
 
     async def _arrived(self, user_id: str) -> None:
         while (arrival := self._on_the_way.get(user_id)) is not None:
@@ -243,7 +244,7 @@ class RedisOutcomes:
                 del self._on_the_way[user_id]
             arrival.set()
 
-    async def _keep(self, users: Sequence[str], forecasts: Sequence[bytes]) -> None:
+    async def _keep(self, users: Sequence[str], forecasts: Sequence[bytes]) -> bool:
         each = [(one,) for one in forecasts]
         kept = lost = 0
         for part, at in await self._crowd.run(self._foresee, users, self._common, each):
@@ -259,6 +260,7 @@ class RedisOutcomes:
         self._tell("kept", kept)
         if lost:
             self._tell("lost", lost)
+        return bool(kept or lost)
 
     async def _put_into(self, model_key: bytes, outcomes: Sequence[bytes]) -> bool:
         self._know(model_key)

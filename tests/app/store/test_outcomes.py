@@ -231,8 +231,10 @@ class Held:
     def __init__(self, crowd) -> None:
         self.crowd = crowd
         self.has_begun, self.goes_on = asyncio.Event(), asyncio.Event()
+        self.trips = 0
 
     async def run(self, *arguments):
+        self.trips += 1
         self.has_begun.set()
         await self.goes_on.wait()
         return await self.crowd.run(*arguments)
@@ -408,6 +410,28 @@ async def test_while_a_store_is_gone_forecasts_wait():
 
     assert sorted(joined) == [(0.3, 1), (0.4, 1)]
     assert told == {"kept": 4, "joined": 2}
+
+
+async def test_a_store_that_is_gone_is_not_asked_for_each_who_waits(monkeypatch):
+    """Thousands may wait for it, and whoever needs no store is answered meanwhile."""
+    told: Counter = Counter()
+    with one_server() as node:
+        given = Settings(redis_url=f"redis://127.0.0.1:{node.port}", redis_timeout_ms=500)
+        async with open_store(given, tell_of_outcomes=partial(count, told)) as store:
+            node.kill()
+            with pytest.raises(StoreUnavailable):
+                await store.histories.read("u", 1)
+            held = store.outcomes._crowd = Held(store.outcomes._crowd)
+            for number in range(1000):
+                note(store, f"u{number}", a_model(), "q1", 0.5)
+            await held.has_begun.wait()
+            monkeypatch.setattr(redis_outcomes, "_PAUSE_S", 3600)
+            held.goes_on.set()
+            await turns()
+            trips = held.trips
+
+    assert trips == 1
+    assert told["lost"] == 1000
 
 
 async def test_what_a_store_that_does_not_come_back_has_missed_is_counted():
