@@ -173,16 +173,19 @@ class RedisHistories:
         arguments = [records, self._late, self._life_s, len(noted), *noted]
         if self._outcomes is None:
             call = self._change(self._append, user_id, terms, content, *arguments, more=more)
-            return _recorded(await self._changed(user_id, call, is_repeatable))
+            found, replicas = await self._changed(user_id, call, is_repeatable)
+            self._require(replicas)
+            return _recorded(found)
         async with self._outcomes.carried(user_id) as carried:
             keys, joining = self._outcomes.joining(user_id, is_apart=self._is_apart)
             arguments += joining
             more += keys
             call = self._change(self._append, user_id, terms, content, *arguments, more=more)
-            found = await self._changed(user_id, call, is_repeatable, carried)
+            found, replicas = await self._changed(user_id, call, is_repeatable, carried)
         done = _recorded(found)
         if not done.is_repeated and (joined := found[5:]):
             await self._outcomes.joined(joined[0], joined[1:])
+        self._require(replicas)
         return done
 
     async def amend(
@@ -198,7 +201,9 @@ class RedisHistories:
         content = f"amend {number} {changes}".encode()
         call = self._change(self._amend, user_id, terms, content, number, *changes)
         is_repeatable = terms.meant is None or terms.call_key is not None
-        record, form, version, *again = await self._changed(user_id, call, is_repeatable)
+        found, replicas = await self._changed(user_id, call, is_repeatable)
+        self._require(replicas)
+        record, form, version, *again = found
         return Amended(unpacked(record, form), _version(version), bool(again))
 
     def _change(
@@ -229,8 +234,8 @@ class RedisHistories:
         call: Sequence[Any],
         is_repeatable: bool,
         carried: Carried | None = None,
-    ) -> list[Any]:
-        """Return what a script has done, and before it keep forecasts."""
+    ) -> tuple[list[Any], int]:
+        """Return what a script has done and how many replicas know; before it keep forecasts."""
 
         async def run(redis: Redis) -> Any:
             if not (self._min_replicas or carried):
@@ -258,13 +263,14 @@ class RedisHistories:
         done, replicas = await self._client.ask(
             run, key=user_key(HISTORY, user_id), repeat=is_repeatable
         )
-        found = _accepted(done)
+        return _accepted(done), replicas
+
+    def _require(self, replicas: int) -> None:
         if replicas < self._min_replicas:
             raise StoreUnavailable(
                 f"recorded, but on {replicas} replicas and not on {self._min_replicas} "
                 "(KT_REDIS_MIN_REPLICAS): a fail-over now might lose it"
             )
-        return found
 
     async def _note_first(self, noted: list[Any], texts: Mapping[int, str]) -> None:
         """Keep texts where they are on another server than answers are.

@@ -201,6 +201,22 @@ async def test_of_a_user_the_newest_forecasts_are_kept(store):
     assert await found(store, model) == [(0.5, 1)]
 
 
+async def test_an_answer_that_too_few_replicas_have_is_compared(opened):
+    """It is recorded, and the same answer sent again would be none."""
+    user_id, model = uuid4().hex, a_model()
+    one = await opened()
+    note(one, user_id, model, "q1", 0.5)
+    await one.outcomes.aclose()
+    client = one.histories._client
+    outcomes = RedisOutcomes(client, 60, lambda what, n: None)
+    other = RedisHistories(client, KEEP, "redis", min_replicas=1, longest_s=0.1, outcomes=outcomes)
+
+    with pytest.raises(StoreUnavailable, match="recorded, but"):
+        await add(other, user_id, [Answer(question_id="q1", correct=True)])
+
+    assert await found(one, model) == [(0.5, 1)]
+
+
 async def test_a_forecast_that_has_waited_too_long_is_not_compared(opened):
     """By the store's clock; and it waits no longer, for an answer that comes later still."""
     store = await opened(quality_within_s=100)
