@@ -21,7 +21,7 @@ from app.pasts import Crowd, Past, Pasts
 from app.quality import Quality
 from app.store.states import SPOILT, UNREACHED
 from app.telemetry import Metrics
-from models.contract.interaction import UNKNOWN_MS
+from models.contract.interaction import UNKNOWN_MS, UNSEEN
 from models.contract.queries import Queries
 
 _USERS, _READ_WHOLE, _ITEMS = 256, 128, 512
@@ -151,23 +151,22 @@ class Bulk:
     ) -> dict[int, Outcome]:
         """Return what became of a part's own asks, by their places in the call."""
         knowledge = parts.get(self._knowledge.state_key)
-        outcomes: dict[int, Outcome] = {}
-        for i, (place, found) in enumerate(zip(part.places, _predictions(part), strict=True)):
+        outcomes: list[Outcome] = [*_predictions(part)]
+        for i, found in enumerate(outcomes):
             ask = part.asks[i]
-            outcome: Outcome = found
-            if isinstance(found, dict) and ask.knowledge_state is not False:
+            if ask.knowledge_state is not False and isinstance(found, dict):
                 assert knowledge is not None
-                outcome = self._with_vector(found, part, i, knowledge)
-            if isinstance(outcome, ScoringFailed):
+                outcomes[i] = self._with_vector(found, part, i, knowledge)
+            if isinstance(outcomes[i], ScoringFailed):
                 assert ask.user_id is not None
                 unread = (
                     knowledge and ask.user_id in knowledge.users and knowledge.unread(ask.user_id)
                 )
-                outcome = unread or _alone(ask, parts, alone)
-            outcomes[place] = outcome
-        self._note(part, [i for i, p in enumerate(part.places) if isinstance(outcomes[p], dict)])
-        self._count(part.model, [one for one in outcomes.values() if isinstance(one, dict)])
-        return outcomes
+                outcomes[i] = unread or _alone(ask, parts, alone)
+        served = [i for i, one in enumerate(outcomes) if isinstance(one, dict)]
+        self._note(part, served)
+        self._count(part, served, outcomes)
+        return dict(zip(part.places, outcomes, strict=True))
 
     def _note(self, part: _Part, served: Sequence[int]) -> None:
         """Note what has been said, to be compared with the answers; `served` of a part's asks."""
@@ -207,17 +206,19 @@ class Bulk:
         found["unseen"] = [*found["unseen"], *(u for u in unknown if u not in found["unseen"])]
         return found
 
-    def _count(self, model: ServedModel, found: Sequence[Prediction]) -> None:
-        """Note predictions, as if each had been asked alone."""
-        lengths = [one["history_length"] for one in found]
-        cold = lengths.count(0)
-        for label, times in (("true", cold), ("false", len(found) - cold)):
+    def _count(self, part: _Part, served: Sequence[int], outcomes: Sequence[Outcome]) -> None:
+        """Count predictions, as if each had been asked alone; `served` of a part's outcomes."""
+        assert part.crowd is not None
+        lengths = part.crowd.standings.table["kept"][[part.of_user[i] for i in served]]
+        cold = int(np.count_nonzero(lengths == 0))
+        for label, times in (("true", cold), ("false", len(served) - cold)):
             if times:
-                self._metrics.predictions.labels(model.name, label).inc(times)
-        self._metrics.history_length.observe_all(lengths)
-        for one in found:
-            for unseen in one["unseen"]:
-                self._metrics.unseen.labels(unseen.kind).inc()
+                self._metrics.predictions.labels(part.model.name, label).inc(times)
+        self._metrics.history_length.observe_all(lengths.tolist())
+        for outcome in outcomes:
+            if isinstance(outcome, dict) and outcome["unseen"]:
+                for unseen in outcome["unseen"]:
+                    self._metrics.unseen.labels(unseen.kind).inc()
 
 
 def _pieces(asks: Asks) -> Iterator[list[int]]:
@@ -226,7 +227,8 @@ def _pieces(asks: Asks) -> Iterator[list[int]]:
     for place, (ask, _) in enumerate(asks):
         assert ask.user_id is not None
         places.setdefault(ask.user_id, []).append(place)
-    most = _READ_WHOLE if any(model.reads_whole_window for _, model in asks) else _USERS
+    models = {id(model): model for _, model in asks}
+    most = _READ_WHOLE if any(m.reads_whole_window for m in models.values()) else _USERS
     piece: list[int] = []
     users = 0
     for of_user in places.values():
@@ -250,25 +252,29 @@ def _predictions(part: _Part) -> list[Prediction | Exception]:
         return [_unread(kept) or score for kept in table["kept"].tolist()]
     model, vocabulary = ref_of(part.model), part.model.vocabulary
     columns = (
-        part.asks[:own],
+        part.asks,
         np.round(score.p_correct[:own].astype(np.float64), DECIMALS).tolist(),
         part.queries.question[:own].tolist(),
         table["kept"].tolist(),
-        table["start"].tolist(),
+        (table["start"] > 0).tolist(),
     )
-    return [
-        _unread(kept)
-        or Prediction(
-            p_correct=p_correct,
-            knowledge_state=None,
-            model=model,
-            history_length=kept,
-            truncated=start > 0,
-            cold_start=kept == 0,
-            unseen=unseen_of(ask, question, vocabulary),
-        )
-        for ask, p_correct, question, kept, start in zip(*columns, strict=True)
-    ]
+    found: list[Prediction | Exception] = []
+    for ask, p_correct, question, kept, truncated in zip(*columns, strict=False):
+        if kept < 0 and (unread := _unread(kept)) is not None:
+            found.append(unread)
+            continue
+        is_seen = question != UNSEEN and ask.skill_ids is None
+        prediction: Prediction = {
+            "p_correct": p_correct,
+            "knowledge_state": None,
+            "model": model,
+            "history_length": kept,
+            "truncated": truncated,
+            "cold_start": kept == 0,
+            "unseen": [] if is_seen else unseen_of(ask, question, vocabulary),
+        }
+        found.append(prediction)
+    return found
 
 
 def _unread(kept: int) -> Exception | None:

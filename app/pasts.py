@@ -10,8 +10,8 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from app.engine.asked import Asked
-from app.engine.many import AskedMany, ManyScore
+from app.engine.asked import Asked, AskedMany
+from app.engine.many import ManyScore
 from app.engine.memory import Held, Memories, Memory
 from app.engine.model import Scored, ServedModel
 from app.errors import ScoringFailed

@@ -31,7 +31,7 @@ from models.contract.inputs import (
     length_bucket,
     length_buckets,
 )
-from models.contract.interaction import UNKNOWN_MS, Query
+from models.contract.interaction import UNKNOWN_MS, UNSEEN, Query
 from models.contract.queries import Queries, lag_between
 from models.contract.window import MISSING_S
 
@@ -148,18 +148,23 @@ class Quality:
         of = rows[places]
         model_key = known_key(model.state_key)
         forecasts = np.zeros(len(places), FORECAST)
-        forecasts["question_key"] = [known_key(question_ids[place]) for place in places.tolist()]
+        forecasts["question_key"] = _keys_of(question_ids, queries, model)[places]
         forecasts["model_key"] = model_key
         forecasts["p_correct"] = p_correct[places]
         forecasts["skill"] = queries.skills[places, 0]
         forecasts["lag"] = lag_buckets(lag_between(newest_ms[of], queries.asked_ms[places]))
         forecasts["length"] = length_buckets(standings.table["kept"][of])
-        content, size = forecasts.tobytes(), FORECAST.itemsize
-        firsts = np.flatnonzero(np.r_[True, np.diff(of) != 0]).tolist()
-        for first, end in zip(firsts, [*firsts[1:], len(of)], strict=True):
-            user_id = user_ids[of[first]]
-            if self._is_among(user_id):
-                self._forecasts.note(user_id, model_key, content[first * size : end * size])
+        firsts = np.flatnonzero(np.diff(of, prepend=-1))
+        bounds = (np.append(firsts, len(of)) * FORECAST.itemsize).tolist()
+        content = forecasts.tobytes()
+        self._forecasts.note_all(
+            model_key,
+            [
+                (user_ids[row], content[first:end])
+                for row, first, end in zip(of[firsts].tolist(), bounds, bounds[1:], strict=False)
+                if self._share == 1 or self._is_among(user_ids[row])
+            ],
+        )
 
     def _is_among(self, user_id: str) -> bool:
         """Say whether forecasts of a user are noted: the same ones every time, on every server."""
@@ -238,6 +243,16 @@ def figures_of(outcomes: Outcomes, inputs: Inputs) -> Figures:
         reliability=formulas.reliability(right, p),
         drift=_drift(table, inputs) if answers and inputs.is_known else None,
     )
+
+
+def _keys_of(
+    question_ids: Sequence[str], queries: Queries, model: ServedModel
+) -> NDArray[np.uint64]:
+    """Return the keys of questions; those that a model knows need not be taken anew."""
+    keys = model.vocabulary.question_keys(queries.question)
+    for place in np.flatnonzero(queries.question == UNSEEN).tolist():
+        keys[place] = known_key(question_ids[place])
+    return keys
 
 
 def _drift(table: NDArray[np.void], inputs: Inputs) -> dict[str, float]:

@@ -22,6 +22,8 @@ from urllib.parse import urlsplit
 import numpy as np
 import uvloop
 
+TURN_S = 0.25
+
 _END = b"\r\n\r\n"
 _LOST = 0  # in place of a status
 _LAST_ANSWER_S = 60.0
@@ -50,6 +52,14 @@ class Load:
     def refused(self) -> int:
         """Requests answered with 429."""
         return len(self.refused_s)
+
+    def add(self, more: Load) -> None:
+        """Take in another stretch of the same load."""
+        self.seconds += more.seconds
+        self.spent_s += more.spent_s
+        self.late_s += more.late_s
+        self.refused_s += more.refused_s
+        self.behind_s += more.behind_s
 
     def percentile_ms(self, percent: float) -> float:
         """Return a percentile of the time of an answer, from when it was due in an open loop."""
@@ -96,6 +106,19 @@ def side_by_side(
 
     with _undisturbed():
         return uvloop.run(all_groups())
+
+
+def in_turns(loops: Sequence[Callable[[float], Load]], seconds: float) -> list[Load]:
+    """Let loops, each told for how long, take short turns until each has had `seconds`.
+
+    What disturbs the machine for longer than a turn disturbs all of them: their ratios hold.
+    """
+    turns = max(1, round(seconds / TURN_S))
+    loads = [Load(0.0) for _ in loops]
+    for _ in range(turns):
+        for load, loop in zip(loads, loops, strict=True):
+            load.add(loop(seconds / turns))
+    return loads
 
 
 def each_once(url: str, requests: Sequence[bytes]) -> list[bytes]:

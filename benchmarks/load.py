@@ -2,9 +2,9 @@
 
     python -m benchmarks.load --rounds 5 --seconds 4
 
-Server and callers are on one machine and share its cores. Everything that is compared is measured
-in turns within one run; compare ratios. Beside the rates stands the processor's time that a server
-takes for an answer, which the machine's neighbours disturb less. Writes bench-results/load.json.
+Server and callers are on one machine and share its cores. Each case takes short turns with the
+empty route, so that the machine's neighbours disturb both alike; compare ratios. Beside the rates
+stands the processor's time that a server takes for an answer. Writes bench-results/load.json.
 """
 
 from __future__ import annotations
@@ -13,10 +13,12 @@ import argparse
 import json
 import sys
 import tempfile
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from psutil import Process
@@ -28,7 +30,7 @@ from rich.table import Table
 from app.engine.artifact import open_artifact
 from app.engine.versions import newest_versions
 from app.keys import SCOPES, made
-from benchmarks.generator import Load, closed_loop, each_once, post
+from benchmarks.generator import TURN_S, Load, closed_loop, each_once, in_turns, post
 from benchmarks.lengths import drawn
 from benchmarks.report import machine, middle
 from benchmarks.server import ROOT, empty_server, own_server
@@ -46,6 +48,27 @@ class Case:
     name: str
     url: str
     requests: list[bytes]
+
+
+class Side(NamedTuple):
+    """A case, and the process that answers it."""
+
+    case: Case
+    process: Process
+
+
+class Measured(NamedTuple):
+    """A stretch of load, and the processor's time that the server took for an answer of it."""
+
+    load: Load
+    server_us: float
+
+
+class Turned(NamedTuple):
+    """What a case brought in a round, and the empty route in turns with it."""
+
+    load: Measured
+    floor: Measured
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -70,42 +93,63 @@ def measure(given: argparse.Namespace, console: Console) -> dict[str, Any]:
             settings["KT_KEYS_FILE"], key = _keys(Path(folder) / "keys.json")
         server = stack.enter_context(own_server(Path(folder), settings))
         floor = stack.enter_context(empty_server())
-        cases = [empty_case(floor.url), *cases_of(server.url, given.only, key)]
-        processes = {one.url: Process(one.pid) for one in (floor, server)}
-        loads: dict[str, list[Load]] = {case.name: [] for case in cases}
-        spent_us: dict[str, list[float]] = {case.name: [] for case in cases}
+        empty = Side(empty_case(floor.url), Process(floor.pid))
+        process = Process(server.pid)
+        sides = [Side(case, process) for case in cases_of(server.url, given.only, key)]
+        rounds: dict[str, list[Turned]] = {side.case.name: [] for side in sides}
         with Progress(console=console, transient=True) as progress:
-            task = progress.add_task("load", total=given.rounds * len(cases))
+            task = progress.add_task("load", total=given.rounds * len(sides))
             for round_ in range(given.rounds + 1):
-                for case in cases:
+                for side in sides:
                     seconds = given.seconds if round_ else 0.5  # the first one warms up
-                    before_s = _spent_s(processes[case.url])
-                    load = closed_loop(case.url, case.requests, given.callers, seconds)
+                    turned = _turned(side, empty, given.callers, seconds)
                     if round_:
-                        loads[case.name].append(load)
-                        spent = _spent_s(processes[case.url]) - before_s
-                        spent_us[case.name].append(spent / len(load.spent_s) * 1e6)
+                        rounds[side.case.name].append(turned)
                         progress.advance(task)
-    empty = [load.per_second for load in loads["empty route"]]
+    floors = [turned.floor for all_of in rounds.values() for turned in all_of]
     return {
         "what": f"closed loop, {given.callers} callers, one server process",
         "keys": key is not None,
         "machine": machine(),
         "rounds": given.rounds,
         "seconds_a_round": given.seconds,
+        "turn_s": TURN_S,
         "rows": [
-            {
-                "case": name,
-                "per_second": middle([load.per_second for load in rounds]),
-                "over_empty": middle(
-                    [load.per_second / e for load, e in zip(rounds, empty, strict=True)]
-                ),
-                "server_us": middle(spent_us[name]),
-                "p50_ms": middle([load.percentile_ms(50) for load in rounds]),
-                "p99_ms": middle([load.percentile_ms(99) for load in rounds]),
-            }
-            for name, rounds in loads.items()
+            _row(empty.case.name, floors, floors),
+            *(
+                _row(name, [t.load for t in all_of], [t.floor for t in all_of])
+                for name, all_of in rounds.items()
+            ),
         ],
+    }
+
+
+def _turned(side: Side, empty: Side, callers: int, seconds: float) -> Turned:
+    """Return what a case brought in turns with the empty route."""
+    both = (side, empty)
+    before_s = [_spent_s(one.process) for one in both]
+    loads = in_turns(
+        [partial(closed_loop, one.case.url, one.case.requests, callers) for one in both], seconds
+    )
+    spent_s = [_spent_s(one.process) - s for one, s in zip(both, before_s, strict=True)]
+    load, floor = (
+        Measured(load, spent / len(load.spent_s) * 1e6)
+        for load, spent in zip(loads, spent_s, strict=True)
+    )
+    return Turned(load, floor)
+
+
+def _row(case: str, measured: Sequence[Measured], floors: Sequence[Measured]) -> dict[str, Any]:
+    loads = [one.load for one in measured]
+    pairs = list(zip(measured, floors, strict=True))
+    return {
+        "case": case,
+        "per_second": middle([load.per_second for load in loads]),
+        "over_empty": middle([one.load.per_second / e.load.per_second for one, e in pairs]),
+        "server_us": middle([one.server_us for one in measured]),
+        "server_us_over_empty": middle([one.server_us / e.server_us for one, e in pairs]),
+        "p50_ms": middle([load.percentile_ms(50) for load in loads]),
+        "p99_ms": middle([load.percentile_ms(99) for load in loads]),
     }
 
 

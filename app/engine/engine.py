@@ -12,11 +12,11 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from app.engine.artifact import Artifact, open_artifact
-from app.engine.asked import Asked
+from app.engine.asked import Asked, AskedMany
 from app.engine.batcher import Batcher, Bounds, Result, Score
 from app.engine.cores import usable_cores
 from app.engine.kept import KeptScorer
-from app.engine.many import AskedMany, ManyScore, ManyScorer
+from app.engine.many import ManyScore, ManyScorer
 from app.engine.model import ServedModel
 from app.engine.observer import Observer
 from app.engine.pace import Pace

@@ -9,15 +9,19 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from app.engine.asked import Asked, encoded, encoded_and_read
+from app.engine.asked import Asked, AskedMany, encoded_and_read, together
 from app.engine.memory import Memory
 from app.engine.scorer import WindowScore, run_graph, scores_of
 from models.contract.artifact import Graph
+from models.contract.asking import counts_asked
 from models.contract.counts import Counted
-from models.contract.following import Following
+from models.contract.following import Following, following
+from models.contract.interaction import UNKNOWN_MS, UNSEEN, Query
 from models.contract.vocabulary import Vocabulary
 
 STATE, NEXT_STATE, ANSWERS = "state", "next_state", "answers"
+
+_NOBODYS = Query(question=UNSEEN, skills=(UNSEEN,))
 
 
 class KeptScore(NamedTuple):
@@ -46,13 +50,10 @@ class KeptScorer:
             [port.name for port in graphs[name].inputs if port.name not in (STATE, ANSWERS)]
             for name in ("step", "ask")
         )
+        self.reads_counts = "counts" in {*self._step_reads, *self._ask_reads}
+        """A place cannot be read without the places before it in the window."""
         self._asks_answers = ANSWERS in [port.name for port in graphs["ask"].inputs]
         self._outputs = [port.name for port in graphs["ask"].outputs]
-
-    @property
-    def reads_counts(self) -> bool:
-        """A place cannot be read without the places before it in the window."""
-        return "counts" in {*self._step_reads, *self._ask_reads}
 
     @property
     def state_bytes(self) -> int:
@@ -70,10 +71,54 @@ class KeptScorer:
         Raises `ScoringFailed` where a number that comes out is not finite, and ONNX Runtime's own
         errors.
         """
-        if not self.holds_memory:
-            after = encoded(asked, self.vocabulary, with_counts=False)
-            return [KeptScore(*scored, None) for scored in self._folded(asked, after)]
-        return in_two(asked, self._from_memory)
+        if self.holds_memory:
+            return in_two(asked, self._from_memory)
+        outputs, state = self.together(together(asked))
+        return [
+            KeptScore(score, after, None)
+            for score, after in zip(scores_of(outputs), state, strict=True)
+        ]
+
+    def together(self, asked: AskedMany) -> tuple[dict[str, NDArray[Any]], NDArray[Any]]:
+        """Return the answers to all queries (B, ...), by output, and the users' states (U, ...).
+
+        Most states have seen all answers: histories are read of the others alone. Raises as a call
+        does.
+        """
+        of_user, state, new = asked.of_user, self._states(asked), asked.new
+        if new.any():
+            state = state.copy()
+            self._fold_in(asked, state, np.flatnonzero(new))
+        is_each = len(of_user) == len(state) and bool((of_user == np.arange(len(state))).all())
+        outputs = self.answers(
+            state if is_each else state[of_user],
+            self._queries(asked),
+            (asked.first + asked.rows - asked.start)[of_user],
+        )
+        return outputs, state
+
+    def _states(self, asked: AskedMany) -> NDArray[Any]:
+        """Return the states (U, ...) as they are kept; they cannot be written to."""
+        states = np.ascontiguousarray(asked.states).view(self.start.dtype)
+        states = states.reshape(-1, *self.start.shape)
+        if len(states) == len(asked.rows):
+            return states
+        state = np.empty((len(asked.rows), *self.start.shape), self.start.dtype)
+        state[asked.has_state] = states
+        state[~asked.has_state] = self.start
+        return state
+
+    def _queries(self, asked: AskedMany) -> dict[str, NDArray[Any]]:
+        """Return what the ask graph reads of each query, (B, ...)."""
+        last_ms = np.full(len(asked.rows), UNKNOWN_MS)
+        if "lag_s" in self._ask_reads:
+            some = asked.rows > 0
+            ends = np.cumsum(asked.rows)[some]
+            last_ms[some] = asked.interactions["asked_ms"][ends - 1]
+        inputs = asked.queries.inputs(last_ms[asked.of_user])
+        if self.reads_counts:
+            inputs["counts"] = self._counts(asked)
+        return inputs
 
     def _from_memory(self, asked: Sequence[Asked]) -> list[KeptScore]:
         after, pasts = encoded_and_read(asked, self.vocabulary)
@@ -113,6 +158,34 @@ class KeptScorer:
             inputs[STATE] = state[rows]
             state[rows] = run_graph(self.step, [NEXT_STATE], inputs)[NEXT_STATE]
         return state
+
+    def _fold_in(self, asked: AskedMany, state: NDArray[Any], who: NDArray[np.int64]) -> None:
+        """Move the states of the users `who` on by their new answers."""
+        is_behind = np.zeros(len(asked.rows), np.bool_)
+        is_behind[who] = True
+        after = following(
+            self.vocabulary.read(
+                asked.interactions[np.repeat(is_behind, asked.rows)], sets=asked.sets
+            ),
+            [_NOBODYS] * len(who),
+            rows=asked.rows[who],
+            before_window=np.maximum(asked.start - asked.first, 0)[who],
+            before_new=(asked.seen - asked.first)[who],
+            seen=(asked.seen - asked.start)[who],
+            with_counts=self.reads_counts,
+        )
+        state[who] = self.fold(state[who], after)
+
+    def _counts(self, asked: AskedMany) -> NDArray[np.float32]:
+        user = np.repeat(np.arange(len(asked.rows)), asked.rows)
+        begin = np.cumsum(asked.rows) - asked.rows
+        place = np.arange(len(user)) - np.repeat(begin, asked.rows)
+        in_window = place >= np.repeat(asked.start - asked.first, asked.rows)
+        interactions = asked.interactions
+        if not in_window.all():
+            interactions, user = interactions[in_window], user[in_window]
+        window = self.vocabulary.read(interactions, sets=asked.sets)
+        return counts_asked(window, user, asked.queries, asked.of_user)
 
     def answers(
         self, state: NDArray[Any], queries: Mapping[str, NDArray[Any]], seen: NDArray[np.int64]

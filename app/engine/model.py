@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.engine.artifact import Artifact
-from app.engine.asked import Asked
+from app.engine.asked import Asked, AskedMany
 from app.engine.batcher import Answered, Batcher
 from app.engine.kept import KeptScore
-from app.engine.many import AskedMany, ManyScore
+from app.engine.many import ManyScore
 from app.engine.memory import Memory
 from app.engine.scorer import WindowScore
 from app.errors import ScoringFailed

@@ -6,6 +6,7 @@ forecast and that answer; it names no user.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -62,6 +63,10 @@ class Forecasts(Protocol):
 
     def note(self, user_id: str, model_key: int, forecasts: bytes) -> None:
         """Keep forecasts of one model (`FORECAST`) soon; the oldest are lost of too many."""
+        ...
+
+    def note_all(self, model_key: int, noted: Sequence[tuple[str, bytes]]) -> None:
+        """Keep forecasts of many users, as `note` does those of one."""
         ...
 
     async def outcomes(self, model_key: int) -> Outcomes:

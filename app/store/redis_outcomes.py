@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import struct
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from contextvars import Context
 
@@ -85,8 +85,12 @@ class RedisOutcomes:
 
     def note(self, user_id: str, model_key: int, forecasts: bytes) -> None:
         """Keep forecasts of one model (`FORECAST`) soon; the oldest are lost of too many."""
+        self.note_all(model_key, [(user_id, forecasts)])
+
+    def note_all(self, model_key: int, noted: Sequence[tuple[str, bytes]]) -> None:
+        """Keep forecasts of many users, as `note` does those of one."""
         self._know(model_key.to_bytes(8, "little"))
-        self._wait(user_id, forecasts)
+        self._wait(noted)
 
     @asynccontextmanager
     async def carried(self, user_id: str) -> AsyncIterator[Carried | None]:
@@ -105,7 +109,7 @@ class RedisOutcomes:
                 yield carried
         except (StoreApart, StoreUnavailable):
             if not carried.is_told:
-                self._wait(user_id, forecasts, is_older=True)
+                self._wait([(user_id, forecasts)], are_older=True)
             raise
         except TracerError as exc:  # a store that takes none
             carried.were_kept(exc)
@@ -181,13 +185,17 @@ class RedisOutcomes:
                 del self._rings[next(iter(self._rings))]
             self._rings[model_key] = _ring(model_key)
 
-    def _wait(self, user_id: str, forecasts: bytes, *, is_older: bool = False) -> None:
-        waiting = self._waiting.setdefault(user_id, [])
-        waiting.insert(0 if is_older else len(waiting), forecasts)
-        self._waiting_bytes += len(forecasts)
+    def _wait(self, noted: Iterable[tuple[str, bytes]], *, are_older: bool = False) -> None:
+        """Let forecasts wait to be kept, behind those of the same users unless they are older."""
+        for user_id, forecasts in noted:
+            if (waiting := self._waiting.get(user_id)) is None:
+                self._waiting[user_id] = [forecasts]
+            else:
+                waiting.insert(0 if are_older else len(waiting), forecasts)
+            self._waiting_bytes += len(forecasts)
         while self._waiting_bytes > _WAITING_BYTES:
             self._count("lost", self._take(next(iter(self._waiting))))
-        if self._writing is None:
+        if self._waiting and self._writing is None:
             # Apart from the request that it comes from: it writes the forecasts of others as well.
             self._writing = asyncio.create_task(self._write(), context=Context())
 
@@ -252,8 +260,8 @@ class RedisOutcomes:
             if not isinstance(part, TracerError):
                 kept, lost = kept + sum(part), lost + count - sum(part)
             elif isinstance(part, StoreUnavailable) and not self._closing.is_set():
-                for place in at:  # until the store is back
-                    self._wait(users[place], forecasts[place], is_older=True)
+                # until the store is back
+                self._wait(((users[p], forecasts[p]) for p in at), are_older=True)
             else:
                 log.warning("forecasts_not_kept", extra={"forecasts": count, "code": part.code})
                 lost += count

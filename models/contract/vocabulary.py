@@ -118,6 +118,10 @@ class Vocabulary:
             difficulty=self.difficulty[question],
         )
 
+    def question_keys(self, question: NDArray[np.int64]) -> NDArray[np.uint64]:
+        """Return the keys under which questions are stored; 0 of those that are not known."""
+        return self._keys_of_questions[question]
+
     def skills_of(self, question: int) -> tuple[int, ...]:
         """Return the usual skills of a question, (UNSEEN,) where none are known."""
         usual = self.question_skills[question - FIRST] if question >= FIRST else ()
@@ -224,8 +228,12 @@ class Vocabulary:
         return {s: i for i, s in enumerate(self.skill_ids, FIRST)}
 
     @cached_property
+    def _keys_of_questions(self) -> NDArray[np.uint64]:
+        return np.array([0] * FIRST + [key_of(q) for q in self.question_ids], np.uint64)
+
+    @cached_property
     def _question_table(self) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
-        keys = np.array([key_of(q) for q in self.question_ids], np.uint64)
+        keys = self._keys_of_questions[FIRST:]
         order = np.argsort(keys)
         return keys[order], order + FIRST
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from app.engine.artifact import open_artifact
-from app.engine.asked import Asked
-from app.engine.many import AskedMany, ManyScorer
+from app.engine.asked import Asked, AskedMany
+from app.engine.many import ManyScorer
 from app.errors import ArtifactInvalid
 from models.contract.interaction import INTERACTION, RIGHT, UNKNOWN_MS, Query, key_of
 from models.contract.queries import Queries
