@@ -135,6 +135,21 @@ def test_a_name_or_a_key_that_is_there_twice_is_refused(keys, what):
     assert keys.entries[0]["sha256"] not in str(refusal.value)
 
 
+def test_a_change_that_cannot_be_read_is_told_of_once(keys):
+    """The keys of before hold until the file is another one."""
+    keys.add("one")
+    ring = Keyring(keys.path)
+    keys.path.write_text("{")
+
+    with pytest.raises(KeysInvalid):
+        ring.reload()
+    again = ring.reload()
+    keys.write()
+
+    assert (again, [key.name for key in ring.keys]) == (False, ["one"])
+    assert ring.reload()
+
+
 def test_the_command_makes_a_key_that_holds(tmp_path, capsys):
     """What it prints is all there is to do."""
     assert keys_command(["shop", "--scopes", "read", "--tenant", "t", "--per-second", "2"]) == 0

@@ -337,6 +337,18 @@ async def test_forecasts_are_gone_when_their_time_is_over(opened):
     assert 0 < everything.forecasts_left_ms <= 60_000
 
 
+async def test_a_ring_is_gone_when_no_answer_has_come_for_long(store):
+    """Of versions that are served no more nothing stays."""
+    user_id, model = uuid4().hex, a_model()
+    note(store, user_id, model, "q1", 0.5)
+    await record(store, user_id, ("q1", True))
+
+    ring = OUTCOMES % model.to_bytes(8, "little").hex()
+    left_s = await store.histories._client.redis.ttl(ring)
+
+    assert 89 * 86_400 < left_s <= 90 * 86_400
+
+
 # -- what goes wrong -------------------------------------------------------------------------------
 
 
