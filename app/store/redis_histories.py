@@ -154,11 +154,15 @@ class RedisHistories:
         records = packed(interactions)
         if not self._is_apart:
             try:
-                return await self._appended(user_id, records, terms, is_repeatable, noted)
+                return await self._client.to_its_end(
+                    self._appended(user_id, records, terms, is_repeatable, noted)
+                )
             except StoreApart:
                 self._is_apart = True
         await self._note_first(noted, texts)
-        return await self._appended(user_id, records, terms, is_repeatable, [])
+        return await self._client.to_its_end(
+            self._appended(user_id, records, terms, is_repeatable, [])
+        )
 
     async def _appended(
         self,
@@ -168,7 +172,10 @@ class RedisHistories:
         is_repeatable: bool,
         noted: Sequence[Any],
     ) -> Recorded:
-        """Add records, and texts with them; forecasts that still wait to be kept go before."""
+        """Add records, and texts with them; forecasts that still wait to be kept go before.
+
+        What comes of these is seen to, whoever has left meanwhile.
+        """
         content, more = b"append" + records, [_TEXTS] if noted else []
         arguments = [records, self._late, self._life_s, len(noted), *noted]
         if self._outcomes is None:

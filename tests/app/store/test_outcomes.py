@@ -319,6 +319,27 @@ async def test_forecasts_of_a_caller_who_leaves_are_counted_once():
     assert (told["kept"], told["lost"]) == (3, 0)
 
 
+async def test_forecasts_of_a_caller_who_leaves_a_broken_connection_wait_on():
+    """Nobody else would see to them."""
+    told: Counter = Counter()
+    with one_server() as node:
+        async with (
+            a_proxy(node.port) as (proxy, url),
+            open_store(Settings(redis_url=url), tell_of_outcomes=partial(count, told)) as store,
+        ):
+            await record(store, "u", ("q0", True))
+            proxy.delay_s, proxy.cut_at = 0.15, 0
+            note(store, "u", a_model(), "q1", 0.5, length=1)
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(record(store, "u", ("q2", True)), 0.05)
+            proxy.delay_s = 0
+            async with asyncio.timeout(10):
+                while not told:
+                    await asyncio.sleep(0.01)
+
+    assert told["kept"] == 1
+
+
 async def turns() -> None:
     """Let whatever can go on do so."""
     for _ in range(20):
