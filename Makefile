@@ -17,11 +17,11 @@ serve: .venv/ready
 
 # What must hold at every commit: lint, types, import contracts, tests
 test: lint .venv-deploy/ready
-	$(DEV) -m pytest -m "not slow" -n 2 --dist loadgroup $(ARGS)
+	$(DEV) -m pytest -m "not slow" -n 2 $(ARGS)
 
 # And what takes longer: every other network exported and served, every benchmark run once
 test-slow: .venv-dev/ready
-	$(DEV) -m pytest -m slow -n 2 --dist loadgroup $(ARGS)
+	$(DEV) -m pytest -m slow -n 2 $(ARGS)
 
 # Format, lint, types, import contracts
 lint: .venv-dev/ready

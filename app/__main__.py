@@ -25,9 +25,9 @@ from app import __version__
 from app.api.door import Door
 from app.errors import KeysInvalid
 from app.heap import share_one_heap
+from app.logs import log_to
 from app.main import create_app
 from app.settings import PREFIX, Settings, SettingsInvalid
-from app.telemetry import log_to
 
 log = logging.getLogger("app")
 announcement = logging.getLogger("app.serving")

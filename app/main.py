@@ -86,7 +86,7 @@ def create_app(settings: Settings) -> FastAPI:
 
                 meter.opened(engine.provider.requested, engine.provider.effective)
                 rollout = Rollout(engine, traced, memories, settings, meter)
-                await rollout.tracer.start()
+                await rollout.tracer.condition.start()
             except TracerError as exc:
                 app.state.start_failure = exc
                 raise
@@ -96,7 +96,7 @@ def create_app(settings: Settings) -> FastAPI:
                 stack.callback(asyncio.create_task(gate.watch(), name="keys").cancel)
             if settings.follow_artifacts_s:
                 stack.callback(asyncio.create_task(rollout.follow(), name="versions").cancel)
-            readiness = await rollout.tracer.readiness()
+            readiness = await rollout.tracer.condition.readiness()
             if not readiness.is_ready:
                 log.error("not_ready", extra={"reasons": readiness.reasons})
             log.info("started", extra={"seconds": round(time.monotonic() - began_s, 3)})

@@ -25,6 +25,7 @@ from app.store.states import Standing, Standings
 from app.telemetry import Metrics
 from models.contract import metrics as formulas
 from models.contract.inputs import (
+    INPUT_NAMES,
     Inputs,
     lag_bucket,
     lag_buckets,
@@ -210,7 +211,7 @@ class Quality:
             gauge.remove(*of)
         for figure in FIGURES:
             metrics.quality_expected.remove(*of, figure)
-        for name in ("skill", "lag", "history", "correct"):
+        for name in INPUT_NAMES:
             metrics.input_drift.remove(*of, name)
 
 

@@ -77,7 +77,7 @@ class Rollout:
     def drain(self) -> None:
         """Say from now on that the service is not ready; requests are answered still."""
         self._is_draining = True
-        self.tracer.drain()
+        self.tracer.condition.drain()
 
     def lineup(self, name: str) -> Lineup:
         """Return how the versions of a model stand; raise `ModelUnknown`."""
@@ -236,7 +236,7 @@ class Rollout:
         self._engine, self._candidates, self.tracer = engine, candidates, tracer
         self._tell_candidates(before)
         if self._is_draining:
-            tracer.drain()
+            tracer.condition.drain()
 
     def _tell_candidates(self, before: Mapping[str, Candidate]) -> None:
         now = {candidate.model for candidate in self._candidates.values()}

@@ -11,7 +11,7 @@ from starlette.responses import Response
 from app.api.callers import Caller, Needs
 from app.api.deadlines import Deadlines
 from app.api.door import Room
-from app.api.schemas import PathId
+from app.api.schemas.fields import PathId
 from app.api.writing import json_of
 from app.rollout import Rollout
 from app.service import Tracer

@@ -9,15 +9,10 @@ from fastapi import FastAPI
 from pydantic import BaseModel
 
 from app.api.problems import MEDIA_TYPE
-from app.api.schemas import (
-    Amendment,
-    BatchRequest,
-    Interactions,
-    Offer,
-    PredictionRequest,
-    Problem,
-    Version,
-)
+from app.api.schemas.answers import Amendment, Interactions
+from app.api.schemas.models import Offer, Version
+from app.api.schemas.predictions import BatchRequest, PredictionRequest
+from app.api.schemas.problems import Problem
 
 REF = "#/components/schemas/"
 

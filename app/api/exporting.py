@@ -6,15 +6,15 @@ import asyncio
 from base64 import b64encode
 from typing import Any
 
+from app.answers import Export
 from app.api.writing import json_of
-from app.service import Export
 from models.contract.interaction import NO_KEY
 
 _TOGETHER = 1000
 
 
 async def export_written(user_id: str, export: Export) -> bytes:
-    """Return the JSON of `app.api.schemas.Exported`."""
+    """Return the JSON of `app.api.schemas.users.Exported`."""
     interactions = []
     for first in range(0, len(export.everything.interactions), _TOGETHER):
         interactions.append(json_of(_interactions(export, first, first + _TOGETHER))[1:-1])

@@ -10,7 +10,7 @@ from starlette.responses import Response
 
 from app.api import description
 from app.api.deps import Measures, MetricsDep, StuckAfterDep, TracerDep, WriterDep
-from app.api.schemas import Liveness, Readiness
+from app.api.schemas.health import Liveness, Readiness
 
 router = APIRouter(tags=["operations"])
 
@@ -23,7 +23,7 @@ router = APIRouter(tags=["operations"])
 )
 async def livez(tracer: TracerDep, write: WriterDep, stuck_after_s: StuckAfterDep) -> Response:
     """Alive unless a model run has hung for longer than `KT_STUCK_AFTER_S`."""
-    stuck_s = tracer.stuck_s()
+    stuck_s = tracer.condition.stuck_s()
     alive = stuck_s < stuck_after_s
     shown = round(stuck_s, 3) if math.isfinite(stuck_s) else None
     return write({"alive": alive, "stuck_s": shown}, 200 if alive else 503)
@@ -37,7 +37,7 @@ async def livez(tracer: TracerDep, write: WriterDep, stuck_after_s: StuckAfterDe
 )
 async def readyz(tracer: TracerDep, write: WriterDep) -> Response:
     """Ready when every artifact is proved and warm, the store answers, and nobody is stopping."""
-    readiness = await tracer.readiness()
+    readiness = await tracer.condition.readiness()
     content = Readiness.content_of(readiness)
     return write(content, 200 if readiness.is_ready else 503)
 
@@ -53,9 +53,8 @@ async def readyz(tracer: TracerDep, write: WriterDep) -> Response:
 )
 async def metrics(_: Measures, tracer: TracerDep, found: MetricsDep) -> Response:
     """Every metric of the service; docs/operations.md says what each means."""
-    tracer.stuck_s()
-    await (
-        tracer.readiness()
-    )  # both are noted as they are asked: a scrape shows them as they are now
+    # Both are noted as they are asked: a scrape shows them as they are now.
+    tracer.condition.stuck_s()
+    await tracer.condition.readiness()
     await tracer.tell_quality()
     return Response(generate_latest(found.registry), media_type=CONTENT_TYPE_LATEST)

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from pydantic import TypeAdapter, ValidationError
 
 from app.api.problems import FieldsInvalid, fields_invalid, problem_of
-from app.api.schemas import AskFields, PredictionRequest, ask_of, stands_on_something
+from app.api.schemas.predictions import AskFields, PredictionRequest, ask_of, stands_on_something
 from app.api.writing import json_of
 from app.asks import Ask, Prediction
 

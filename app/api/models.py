@@ -18,15 +18,8 @@ from app.api.deps import (
     TracerDep,
     WriterDep,
 )
-from app.api.schemas import (
-    ModelDetail,
-    ModelList,
-    ModelSummary,
-    Offer,
-    Quality,
-    Version,
-    Versions,
-)
+from app.api.schemas.models import ModelDetail, ModelList, ModelSummary, Offer, Version, Versions
+from app.api.schemas.quality import Quality
 
 router = APIRouter(prefix="/models", tags=["models"])
 

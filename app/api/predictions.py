@@ -13,7 +13,7 @@ from app.api.bodies import body_of, bytes_of, parsed
 from app.api.callers import Caller
 from app.api.deps import MetricsDep, Predicts, State, TracerDep
 from app.api.many import asks_of, items_written
-from app.api.schemas import (
+from app.api.schemas.predictions import (
     AskFields,
     BatchAnswer,
     BatchRequest,
@@ -62,7 +62,7 @@ async def predict(request: Request, caller: Predicts) -> Response:
 
 async def prediction(state: State, caller: Caller, body: bytes) -> bytes:
     """Answer a body of `POST /predict`: for the route, and for `app.api.direct` before it."""
-    found = await state["rollout"].tracer.predict(caller.ask(_asked(body)))
+    found = await state["rollout"].tracer.predictions.predict(caller.ask(_asked(body)))
     with state["metrics"].stage("serialize"):
         return json_of(found)
 
@@ -99,7 +99,9 @@ async def predict_batch(
     `status` in each.
     """
     asks = [caller.ask(ask) if isinstance(ask, Ask) else ask for ask in await asks_of(body.items)]
-    found = iter(await tracer.predict_all([ask for ask in asks if isinstance(ask, Ask)]))
+    found = iter(
+        await tracer.predictions.predict_all([ask for ask in asks if isinstance(ask, Ask)])
+    )
     answers = [next(found) if isinstance(ask, Ask) else ask for ask in asks]
     with metrics.stage("serialize"):
         content = await items_written(answers)

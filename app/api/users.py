@@ -11,17 +11,10 @@ from app.api import description
 from app.api.bodies import body_of
 from app.api.deps import Reads, TracerDep, UserId, WriterDep, Writes
 from app.api.exporting import export_written
-from app.api.schemas import (
-    MAX_ITEMS,
-    Amended,
-    Amendment,
-    Deleted,
-    Exported,
-    InteractionPage,
-    Interactions,
-    KnowledgeState,
-    Recorded,
-)
+from app.api.schemas.answers import Amended, Amendment, InteractionPage, Interactions, Recorded
+from app.api.schemas.fields import MAX_ITEMS
+from app.api.schemas.knowledge import KnowledgeState
+from app.api.schemas.users import Deleted, Exported
 from app.api.terms import PARAMETERS, TermsDep, tagged
 
 router = APIRouter(prefix="/users/{user_id}", tags=["users"])
@@ -71,7 +64,7 @@ async def record(
     there is answered as it was: either makes a retry harmless. `If-Match` with a `history_version`
     lets nobody else's answers come in between.
     """
-    done = await tracer.record(
+    done = await tracer.answers.record(
         caller.user(user_id), [i.to_answer() for i in body.interactions], terms
     )
     return tagged(write(Recorded.content_of(done)), done.version)
@@ -101,7 +94,7 @@ async def amend(
     Every prediction from then on is as if it had said so from the beginning. The history has a new
     version, whatever the change.
     """
-    done = await tracer.amend(caller.user(user_id), number, body.to_amendment(), terms)
+    done = await tracer.answers.amend(caller.user(user_id), number, body.to_amendment(), terms)
     return tagged(write(Amended.content_of(done)), done.version)
 
 
@@ -120,7 +113,7 @@ async def interactions(
     limit: Limit = 100,
 ) -> Response:
     """A page of the user's answers, oldest first; `next` is the `start` of the page after it."""
-    listing = await tracer.listing(caller.user(user_id), start, limit)
+    listing = await tracer.answers.listing(caller.user(user_id), start, limit)
     return tagged(write(InteractionPage.content_of(listing)), listing.version)
 
 
@@ -137,7 +130,7 @@ async def knowledge_state(
 
     A user never seen gets the model's prior, flagged `cold_start`.
     """
-    state = await tracer.knowledge_state(caller.user(user_id))
+    state = await tracer.knowledge.of_user(caller.user(user_id))
     return tagged(write(KnowledgeState.content_of(state)), state.version)
 
 
@@ -152,7 +145,7 @@ async def export(user_id: UserId, caller: Reads, tracer: TracerDep) -> Response:
 
     Of event ids and Idempotency-Keys only hashes are kept. A user never seen has an empty export.
     """
-    content = await export_written(user_id, await tracer.export(caller.user(user_id)))
+    content = await export_written(user_id, await tracer.answers.export(caller.user(user_id)))
     return Response(content, media_type="application/json")
 
 
@@ -164,4 +157,4 @@ async def export(user_id: UserId, caller: Reads, tracer: TracerDep) -> Response:
 )
 async def forget(user_id: UserId, caller: Writes, tracer: TracerDep, write: WriterDep) -> Response:
     """Delete everything kept of a user, derived data too; nothing to delete is no error."""
-    return write({"deleted": await tracer.forget(caller.user(user_id))})
+    return write({"deleted": await tracer.answers.forget(caller.user(user_id))})

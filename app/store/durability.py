@@ -20,6 +20,13 @@ class Durability(NamedTuple):
     refusal: str | None = None  # why it takes no writes just now
 
 
+class Replicas(NamedTuple):
+    """How many must have a change before it is acknowledged, and how long they are waited for."""
+
+    least: int
+    wait_ms: int
+
+
 def durability_of(persistence: _Info, memory: _Info, *, has_lifetimes: bool) -> Durability:
     """Judge what INFO says; `has_lifetimes` says that histories are to be gone after a time."""
     kept, evicted = _persistence(persistence), _eviction(memory)

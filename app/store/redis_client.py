@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from importlib.resources import files
-from typing import Any, TypeVar
+from typing import Any
 
 from redis.asyncio import Redis
 from redis.exceptions import (
@@ -24,7 +24,6 @@ from app.store.failures import BREAKS, FAILURES, is_gone, translated
 from app.store.servers import Servers
 
 Run = Callable[[Redis], Awaitable[Any]]
-T = TypeVar("T")
 
 _BREAKS = 2  # tries more, where the connection breaks: the next one may have been cut with it
 _MOVES = 5  # times that a key may be found elsewhere in one call
@@ -73,11 +72,7 @@ class RedisClient:
         `repeat` allows to try again. A caller who leaves does not stop it: a connection dropped
         between question and answer would have to be made anew.
         """
-        return await self.to_its_end(self._tried(run, key, repeat))
-
-    async def to_its_end(self, doing: Coroutine[Any, Any, T]) -> T:
-        """Return what comes of something that a caller who leaves does not stop."""
-        task = asyncio.create_task(doing)
+        task = asyncio.ensure_future(self._tried(run, key, repeat))
         self._under_way.add(task)
         task.add_done_callback(self._done)
         return await asyncio.shield(task)

@@ -14,27 +14,16 @@ A history is cut to what is kept only when it has grown a quarter past it.
 
 from __future__ import annotations
 
-import secrets
 import struct
 from collections.abc import Iterable, Mapping, Sequence
-from hashlib import blake2b
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from redis.asyncio import Redis
 
-from app.errors import (
-    AnswerLate,
-    HistoryChanged,
-    IdempotencyKeyReused,
-    InteractionUnknown,
-    StoreFull,
-    StoreReadOnly,
-    StoreUnavailable,
-    TracerError,
-)
-from app.store.durability import Durability, durability_of
+from app.errors import StoreFull, StoreReadOnly, StoreUnavailable
+from app.store.durability import Durability, Replicas, durability_of
 from app.store.failures import translated
 from app.store.histories import (
     FREELY,
@@ -50,30 +39,22 @@ from app.store.histories import (
     Terms,
     Version,
 )
-from app.store.keys import BESIDE, CALLS, FORECASTS, HISTORY, STATES, user_key
+from app.store.keys import CALLS, FORECASTS, HISTORY, STATES, user_key
 from app.store.outcomes import KEPT_FORECAST
 from app.store.packed import NO_ELAPSED, NO_TIME, packed, unpacked
-from app.store.redis_client import RedisClient, Script, StoreApart
-from app.store.redis_outcomes import Carried, RedisOutcomes
+from app.store.redis_changes import RedisChanges
+from app.store.redis_client import RedisClient, StoreApart
+from app.store.redis_outcomes import RedisOutcomes
+from app.store.redis_texts import TEXTS, RedisTexts, notes_of
 from models.contract.interaction import NO_KEY, UNKNOWN_MS
 
-_TEXTS, _PING = "kt:t1", "kt:ping%s"
+_PING = "kt:ping%s"
 
 _OF_A_USER = HISTORY, STATES, CALLS, FORECASTS
 """All that lies in the store of a user, but for what a script puts there while it runs."""
 
-_NOTED = 65_536  # keys of texts that a process remembers to have kept apart from answers
-
 _OF_STATE = struct.Struct("<4s4sqq")
 _OF_CALL = struct.Struct("<q16s")
-
-_REFUSALS: dict[Any, type[TracerError]] = {
-    b"changed": HistoryChanged,
-    b"reused": IdempotencyKeyReused,
-    b"late": AnswerLate,
-    b"unknown": InteractionUnknown,
-}
-"""What is raised where a script has refused a change, by its word for that."""
 
 
 class RedisHistories:
@@ -98,20 +79,19 @@ class RedisHistories:
         with what is added.
         """
         self._client = client
-        self._min_replicas = min_replicas
-        self._replicas_wait_ms = round(500 * longest_s)  # shorter than the connection waits
-        self._noted: set[int] = set()  # keys whose texts are kept, as far as this process knows
         self._is_apart = client.servers.is_cluster  # a plain client finds it out by a refusal
         self._keep = keep
         self._kind = kind
         self._late = late
         self._life_s = life_s
         self._outcomes = outcomes
+        replicas = Replicas(min_replicas, round(500 * longest_s))  # less than the connection waits
+        self._changes = RedisChanges(client, keep, replicas)
+        self._texts = RedisTexts(client, replicas)
         self._append = client.script("append", "change", "outcomes")
         self._amend = client.script("amend", "change")
         self._export = client.script("export")
         self._read = client.script("read")
-        self._note = client.script("note")
         self._rehearse = client.script("rehearse")
 
     def describe(self) -> dict[str, Any]:
@@ -147,22 +127,18 @@ class RedisHistories:
         for keep answers out too: they go in the same step, or before where they lie elsewhere.
         """
         has_keys = bool((interactions["event_key"] != NO_KEY).all())
-        noted: list[Any] = [part for key, text in texts.items() for part in (_packed(key), text)]
         # Terms that a call has changed itself would refuse it the second time.
         is_harmless = has_keys and terms.meant is None and terms.not_meant is None
         is_repeatable = is_harmless or terms.call_key is not None
         records = packed(interactions)
         if not self._is_apart:
             try:
-                return await self._client.to_its_end(
-                    self._appended(user_id, records, terms, is_repeatable, noted)
-                )
+                noted = notes_of(texts)
+                return await self._appended(user_id, records, terms, is_repeatable, noted)
             except StoreApart:
                 self._is_apart = True
-        await self._note_first(noted, texts)
-        return await self._client.to_its_end(
-            self._appended(user_id, records, terms, is_repeatable, [])
-        )
+        await self._texts.keep(texts)
+        return await self._appended(user_id, records, terms, is_repeatable, [])
 
     async def _appended(
         self,
@@ -172,27 +148,24 @@ class RedisHistories:
         is_repeatable: bool,
         noted: Sequence[Any],
     ) -> Recorded:
-        """Add records, and texts with them; forecasts that still wait to be kept go before.
-
-        What comes of these is seen to, whoever has left meanwhile.
-        """
-        content, more = b"append" + records, [_TEXTS] if noted else []
+        """Add records, and texts with them; forecasts that still wait to be kept go before."""
+        content, more = b"append" + records, [TEXTS] if noted else []
         arguments = [records, self._late, self._life_s, len(noted), *noted]
         if self._outcomes is None:
-            call = self._change(self._append, user_id, terms, content, *arguments, more=more)
-            found, replicas = await self._changed(user_id, call, is_repeatable)
-            self._require(replicas)
+            call = self._changes.call(self._append, user_id, terms, content, *arguments, more=more)
+            found, replicas = await self._changes.made(user_id, call, is_repeatable)
+            self._changes.require(replicas)
             return _recorded(found)
         async with self._outcomes.carried(user_id) as carried:
             keys, joining = self._outcomes.joining(user_id, is_apart=self._is_apart)
             arguments += joining
             more += keys
-            call = self._change(self._append, user_id, terms, content, *arguments, more=more)
-            found, replicas = await self._changed(user_id, call, is_repeatable, carried)
+            call = self._changes.call(self._append, user_id, terms, content, *arguments, more=more)
+            found, replicas = await self._changes.made(user_id, call, is_repeatable, carried)
         done = _recorded(found)
         if not done.is_repeated and (joined := found[5:]):
             await self._outcomes.joined(joined[0], joined[1:])
-        self._require(replicas)
+        self._changes.require(replicas)
         return done
 
     async def amend(
@@ -206,110 +179,12 @@ class RedisHistories:
             "" if elapsed_ms is None else NO_ELAPSED if elapsed_ms == UNKNOWN_MS else elapsed_ms,
         )
         content = f"amend {number} {changes}".encode()
-        call = self._change(self._amend, user_id, terms, content, number, *changes)
+        call = self._changes.call(self._amend, user_id, terms, content, number, *changes)
         is_repeatable = terms.meant is None or terms.call_key is not None
-        found, replicas = await self._changed(user_id, call, is_repeatable)
-        self._require(replicas)
+        found, replicas = await self._changes.made(user_id, call, is_repeatable)
+        self._changes.require(replicas)
         record, form, version, *again = found
         return Amended(unpacked(record, form), _version(version), bool(again))
-
-    def _change(
-        self,
-        script: Script,
-        user_id: str,
-        terms: Terms,
-        content: bytes,
-        *arguments: Any,
-        more: Sequence[str] = (),
-    ) -> Sequence[Any]:
-        """Return the call of a script behind `change`, with `more` keys behind its own."""
-        keys = [user_key(kind, user_id) for kind in (HISTORY, BESIDE, CALLS)]
-        call = b""
-        if terms.call_key is not None:
-            call = _digest(terms.call_key.encode()) + _digest(content)
-        keys += more
-        wanted = _versions(terms.meant), _versions(terms.not_meant)
-        return (
-            *(script.sha, len(keys), *keys),
-            *(secrets.token_bytes(4), self._keep, *wanted, call),
-            *arguments,
-        )
-
-    async def _changed(
-        self,
-        user_id: str,
-        call: Sequence[Any],
-        is_repeatable: bool,
-        carried: Carried | None = None,
-    ) -> tuple[list[Any], int]:
-        """Return what a script has done and how many replicas know; before it keep forecasts."""
-
-        async def run(redis: Redis) -> Any:
-            if not (self._min_replicas or carried):
-                return await redis.evalsha(*call), 0
-            pipe = redis.pipeline(transaction=False)
-            if carried is not None:
-                pipe.evalsha(*carried.call)
-            if self._min_replicas:
-                # WAIT is for what this connection wrote: where nothing was, for this.
-                pipe.set(user_key(BESIDE, user_id), b"", px=1)
-            pipe.evalsha(*call)
-            if self._min_replicas:
-                pipe.execute_command("WAIT", self._min_replicas, self._replicas_wait_ms)
-            answers = await pipe.execute(raise_on_error=False)
-            waited = answers.pop() if self._min_replicas else 0
-            done = answers.pop()
-            failed = next((one for one in (done, waited) if isinstance(one, Exception)), None)
-            # Those that were kept are not to come again, whatever came of the rest.
-            if carried is not None and not (failed and isinstance(answers[0], Exception)):
-                carried.were_kept(answers[0])
-            if failed is not None:
-                raise failed
-            return done, waited
-
-        done, replicas = await self._client.ask(
-            run, key=user_key(HISTORY, user_id), repeat=is_repeatable
-        )
-        return _accepted(done), replicas
-
-    def _require(self, replicas: int) -> None:
-        if replicas < self._min_replicas:
-            raise StoreUnavailable(
-                f"recorded, but on {replicas} replicas and not on {self._min_replicas} "
-                "(KT_REDIS_MIN_REPLICAS): a fail-over now might lose it"
-            )
-
-    async def _note_first(self, noted: list[Any], texts: Mapping[int, str]) -> None:
-        """Keep texts where they are on another server than answers are.
-
-        Where that one is gone, or takes none, it is enough that they have been kept: answers to
-        questions met before can be recorded still.
-        """
-        is_new = not texts.keys() <= self._noted
-        min_replicas = self._min_replicas if is_new else 0
-
-        async def run(redis: Redis) -> int:
-            pipe = redis.pipeline(transaction=False)
-            pipe.evalsha(self._note.sha, 1, _TEXTS, *noted)
-            if min_replicas:
-                pipe.set(user_key(BESIDE, _TEXTS), b"", px=1)  # as for answers
-                pipe.execute_command("WAIT", min_replicas, self._replicas_wait_ms)
-            return int((await pipe.execute())[-1])
-
-        try:
-            replicas = await self._client.ask(run, key=_TEXTS, repeat=True)
-        except (StoreFull, StoreReadOnly, StoreUnavailable):
-            if is_new:
-                raise
-            return
-        if replicas < min_replicas:
-            raise StoreUnavailable(
-                f"not recorded: the ids in it are on {replicas} replicas and not on {min_replicas} "
-                "(KT_REDIS_MIN_REPLICAS)"
-            )
-        if len(self._noted) + len(texts) > _NOTED:
-            self._noted.clear()
-        self._noted |= texts.keys()
 
     async def everything(self, user_id: str) -> Everything:
         """Return all that is kept of a user, as of one moment."""
@@ -339,14 +214,7 @@ class RedisHistories:
 
     async def texts(self, keys: Iterable[int]) -> dict[int, str]:
         """Return the outside ids behind keys; a key never met is left out."""
-        wanted = list(keys)
-        if not wanted:
-            return {}
-        packed = [_packed(key) for key in wanted]
-        found = await self._client.ask(
-            lambda redis: redis.hmget(_TEXTS, packed), key=_TEXTS, repeat=True
-        )
-        return {k: t.decode() for k, t in zip(wanted, found, strict=True) if t is not None}
+        return await self._texts.behind(keys)
 
     async def forget(self, user_id: str) -> bool:
         """Delete everything kept of a user; True if there was anything."""
@@ -413,39 +281,14 @@ class RedisHistories:
         )
 
 
-def _packed(key: int) -> bytes:
-    return key.to_bytes(8, "little")
-
-
-def _digest(content: bytes) -> bytes:
-    return blake2b(content, digest_size=16).digest()
-
-
 def _version(packed: bytes) -> Version:
     return Version(packed[:4], int.from_bytes(packed[4:], "little"))
-
-
-def _versions(versions: Sequence[Version] | Literal["*"] | None) -> bytes:
-    """Return versions as `change.lua` reads them."""
-    if versions is None:
-        return b""
-    if versions == "*":
-        return b"*"
-    return b"=" + b"".join(v.name + _packed(v.total) for v in versions)
 
 
 def _recorded(found: Sequence[Any]) -> Recorded:
     recorded, duplicates, length, version, late, *more = found
     is_repeated = more == [b"again"]
     return Recorded(recorded, duplicates, length, _version(version), late, is_repeated)
-
-
-def _accepted(found: list[Any]) -> list[Any]:
-    """Return what a script has done; raise where it has refused to."""
-    word, *more = found
-    if word in _REFUSALS:
-        raise _REFUSALS[word](*more)
-    return found
 
 
 def _refusal(written: Any) -> str | None:

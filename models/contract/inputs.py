@@ -24,6 +24,9 @@ N_LAGS, N_LENGTHS = len(LAGS_S) + 2, len(LENGTHS) + 1
 SKILLS = 20
 """Skills that have a bucket of their own: the most frequent ones. The others share one."""
 
+INPUT_NAMES = ("skill", "history", "correct", "lag")
+"""What drift is told of; of lags only where the model reads them."""
+
 
 def lag_bucket(lag_s: float) -> int:
     """Return the bucket of a lag; `MISSING_S` is one that is not known."""
@@ -127,16 +130,14 @@ class Inputs:
         place[: UNSEEN + 1] = len(numbers) + 1
         expected = [*named, self.answers - self.unseen - sum(named), self.unseen]
         skills = np.bincount(place[np.minimum(skill, len(place) - 1)], minlength=len(expected))
-        found = {
-            "skill": stability(expected, skills),
-            "history": stability(self.lengths, np.bincount(length, minlength=N_LENGTHS)),
-            "correct": stability(
-                [self.right, self.answers - self.right], [correct, answers - correct]
-            ),
-        }
+        counts: list[tuple[Any, Any]] = [
+            (expected, skills),
+            (self.lengths, np.bincount(length, minlength=N_LENGTHS)),
+            ([self.right, self.answers - self.right], [correct, answers - correct]),
+        ]
         if self.lags:
-            found["lag"] = stability(self.lags, np.bincount(lag, minlength=N_LAGS))
-        return found
+            counts.append((self.lags, np.bincount(lag, minlength=N_LAGS)))
+        return {name: stability(*both) for name, both in zip(INPUT_NAMES, counts, strict=False)}
 
 
 def stability(expected: Any, found: Any) -> float:

@@ -17,9 +17,9 @@ import uvicorn
 
 from app.api.door import Door
 from app.engine.versions import newest_versions
+from app.logs import JsonLines
 from app.main import create_app
 from app.settings import Settings
-from app.telemetry import JsonLines
 
 ARTIFACTS = Path(__file__).parents[2] / "artifacts"
 SHIPPED = {folder.parent.name: folder for folder in newest_versions(ARTIFACTS)}

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
-from app.api.schemas import AskFields, PredictionRequest, ask_of, stands_on_something
+from app.api.schemas.predictions import AskFields, PredictionRequest, ask_of, stands_on_something
 from app.asks import Ask
 from app.records import records_of
 from app.settings import Settings

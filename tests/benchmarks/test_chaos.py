@@ -10,6 +10,7 @@ import pytest
 from app.settings import Settings
 from benchmarks import chaos
 from benchmarks.callers import QUESTIONS, Caller, Seen, wrong_of
+from benchmarks.faults import Fault
 from tests.app.conftest import ARTIFACTS, serving
 
 
@@ -73,6 +74,6 @@ def test_what_must_not_come_of_a_fault_is_named(told, wrong):
         "recovered_s": 0.1,
         "exit_code": 0,
     }
-    fault = chaos.Fault(name="x", strike=lambda world: None, may_fail=False)
+    fault = Fault(name="x", strike=lambda world: None, may_fail=False)
 
     assert chaos.wrong_with({**well, **told}, fault) == wrong

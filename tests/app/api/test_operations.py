@@ -16,9 +16,10 @@ import uvloop
 from prometheus_client.parser import text_string_to_metric_families
 
 from app.__main__ import Server
+from app.logs import JsonLines
 from app.main import create_app
 from app.settings import Settings
-from app.telemetry import JsonLines, Request, current_request
+from app.telemetry import Request, current_request
 from tests.app.conftest import SHIPPED
 
 

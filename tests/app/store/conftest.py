@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import struct
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -82,6 +83,43 @@ async def store(
 def histories(store: Store) -> RedisHistories:
     """The histories in it."""
     return store.histories
+
+
+_ANSWERED = """
+import asyncio, sys
+import numpy as np
+from app.records import Answer, records_of
+from app.settings import Settings
+from app.store.opening import open_store
+from app.store.outcomes import FORECAST
+from models.contract.interaction import key_of
+
+async def main():
+    async with open_store(Settings(data_dir=sys.argv[1])) as store:
+        for i in range(100000):
+            one = np.array([(key_of(f"q{i}"), 7, i % 100 / 100, 2, 0, 0, 0)], FORECAST)
+            store.outcomes.note("u", 7, one.tobytes())
+            records = records_of([Answer(question_id=f"q{i}", correct=True)])
+            await store.histories.append("u", records.interactions, records.texts)
+            print(i + 1, flush=True)
+
+asyncio.run(main())
+"""
+
+
+def killed_at_its_40th_answer(data_dir: Path) -> int:
+    """Predict and record for user `u` in a process of its own, until it is ended by SIGKILL.
+
+    Returns how many answers it has acknowledged; each has a forecast of model 7, of its number.
+    """
+    command = [sys.executable, "-c", _ANSWERED, str(data_dir)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as parent:
+        acknowledged = 0
+        for line in parent.stdout:
+            acknowledged = int(line)
+            if acknowledged == 40:
+                parent.kill()
+    return acknowledged
 
 
 def of_before(interactions, name=b"\0\0\0\0", dropped=0) -> bytes:

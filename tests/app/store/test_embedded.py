@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -16,24 +14,9 @@ from app.records import Answer, records_of
 from app.settings import Settings
 from app.store import embedded
 from app.store.opening import open_store
+from tests.app.store.conftest import killed_at_its_40th_answer
 
 pytestmark = pytest.mark.anyio
-
-HOLD = """
-import asyncio, sys
-from app.records import Answer, records_of
-from app.settings import Settings
-from app.store.opening import open_store
-
-async def main():
-    async with open_store(Settings(data_dir=sys.argv[1])) as store:
-        for i in range(100000):
-            records = records_of([Answer(question_id=f"q{i}", correct=True)])
-            done = await store.histories.append("u", records.interactions, records.texts)
-            print(done.length, flush=True)
-
-asyncio.run(main())
-"""
 
 
 def store_of(data_dir: Path) -> int:
@@ -49,21 +32,13 @@ def is_alive(pid: int) -> bool:
 
 async def test_a_killed_parent_takes_the_server_along_and_loses_nothing(tmp_path):
     """Every answer acknowledged before SIGKILL is there, and no server is left behind."""
-    with subprocess.Popen(
-        [sys.executable, "-c", HOLD, str(tmp_path)], stdout=subprocess.PIPE, text=True
-    ) as parent:
-        acknowledged = 0
-        for line in parent.stdout:
-            acknowledged = int(line)
-            if acknowledged == 40:
-                store = store_of(tmp_path)
-                parent.kill()
-    settings = Settings(data_dir=tmp_path)
-    async with open_store(settings) as store:
+    acknowledged = killed_at_its_40th_answer(tmp_path)
+    left = store_of(tmp_path)
+    async with open_store(Settings(data_dir=tmp_path)) as store:
         stored = await store.histories.read("u", 4096)
-        assert store_of(tmp_path) != store
+        assert store_of(tmp_path) != left
 
-    assert not is_alive(store)
+    assert not is_alive(left)
     assert stored.length in (acknowledged, acknowledged + 1)  # one may have been on its way
     assert not is_alive(store_of(tmp_path))
 

@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import subprocess
-import sys
 from collections import Counter
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
 from functools import partial
 from uuid import uuid4
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, Phase, given, settings
-from hypothesis import strategies as st
 
 from app.errors import StoreFull, StoreUnavailable
 from app.records import Answer
@@ -28,7 +23,7 @@ from app.store.redis_histories import RedisHistories
 from app.store.redis_outcomes import RedisOutcomes
 from benchmarks.stores import clustered, one_server
 from models.contract.interaction import key_of
-from tests.app.store.conftest import KEEP
+from tests.app.store.conftest import KEEP, killed_at_its_40th_answer
 from tests.app.store.proxy import a_proxy
 from tests.app.store.test_faults import in_time, opened
 from tests.app.store.test_histories import add
@@ -319,27 +314,6 @@ async def test_forecasts_of_a_caller_who_leaves_are_counted_once():
     assert (told["kept"], told["lost"]) == (3, 0)
 
 
-async def test_forecasts_of_a_caller_who_leaves_a_broken_connection_wait_on():
-    """Nobody else would see to them."""
-    told: Counter = Counter()
-    with one_server() as node:
-        async with (
-            a_proxy(node.port) as (proxy, url),
-            open_store(Settings(redis_url=url), tell_of_outcomes=partial(count, told)) as store,
-        ):
-            await record(store, "u", ("q0", True))
-            proxy.delay_s, proxy.cut_at = 0.15, 0
-            note(store, "u", a_model(), "q1", 0.5, length=1)
-            with pytest.raises(TimeoutError):
-                await asyncio.wait_for(record(store, "u", ("q2", True)), 0.05)
-            proxy.delay_s = 0
-            async with asyncio.timeout(10):
-                while not told:
-                    await asyncio.sleep(0.01)
-
-    assert told["kept"] == 1
-
-
 async def turns() -> None:
     """Let whatever can go on do so."""
     for _ in range(20):
@@ -500,38 +474,9 @@ def count(told: Counter, what: str, times: int) -> None:
     told[what] += times
 
 
-HOLD = """
-import asyncio, sys
-import numpy as np
-from app.records import Answer, records_of
-from app.settings import Settings
-from app.store.opening import open_store
-from app.store.outcomes import FORECAST
-from models.contract.interaction import key_of
-
-async def main():
-    async with open_store(Settings(data_dir=sys.argv[1])) as store:
-        for i in range(100000):
-            one = np.array([(key_of(f"q{i}"), 7, i % 100 / 100, 2, 0, 0, 0)], FORECAST)
-            store.outcomes.note("u", 7, one.tobytes())
-            records = records_of([Answer(question_id=f"q{i}", correct=True)])
-            await store.histories.append("u", records.interactions, records.texts)
-            print(i + 1, flush=True)
-
-asyncio.run(main())
-"""
-
-
 async def test_an_acknowledged_answer_is_in_the_ring_whatever_dies(tmp_path):
     """Server and store by SIGKILL: each answer is there with its forecast, and none twice."""
-    with subprocess.Popen(
-        [sys.executable, "-c", HOLD, str(tmp_path)], stdout=subprocess.PIPE, text=True
-    ) as parent:
-        acknowledged = 0
-        for line in parent.stdout:
-            acknowledged = int(line)
-            if acknowledged == 40:
-                parent.kill()
+    acknowledged = killed_at_its_40th_answer(tmp_path)
     async with open_store(Settings(data_dir=tmp_path)) as store:
         outcomes = await store.outcomes.outcomes(7)
         stored = await store.histories.read("u", 4096)
@@ -562,120 +507,3 @@ async def test_in_a_cluster_rings_and_users_lie_apart():
     assert len(rings | homes) == 2
     for number, outcomes in enumerate(joined):
         assert Counter(outcomes) == {(number / 10, 1): 4, (number / 10, 0): 4}
-
-
-@dataclass
-class User:
-    """What a store should hold of a user's forecasts: question, model, chance, is it fresh."""
-
-    id: str = field(default_factory=lambda: uuid4().hex)
-    events: set[str] = field(default_factory=set)
-    answers: int = 0
-    forecasts: list[tuple[str, int, float, bool]] = field(default_factory=list)
-
-    def joined(self, questions: dict[str, bool]) -> list[tuple[int, float, int]]:
-        """Take the forecasts of questions: what becomes of the newest of each model."""
-        newest = {(q, m): (p, fresh) for q, m, p, fresh in self.forecasts if q in questions}
-        self.forecasts = [one for one in self.forecasts if one[0] not in questions]
-        return [(m, p, int(questions[q])) for (q, m), (p, fresh) in newest.items() if fresh]
-
-
-QUESTIONS = st.sampled_from(["q0", "q1"])
-ANSWERED = st.tuples(QUESTIONS, st.booleans(), st.sampled_from([None, "e0", "e1"]))
-USER, SERVER = st.integers(0, 1), st.integers(0, 1)
-STEPS = st.lists(
-    st.one_of(
-        st.tuples(st.just("note"), SERVER, USER, QUESTIONS, st.integers(0, 1)),
-        st.tuples(st.just("note"), SERVER, USER, QUESTIONS, st.integers(0, 1)),
-        st.tuples(st.just("record"), SERVER, USER, st.lists(ANSWERED, min_size=1, max_size=3)),
-        st.tuples(st.just("forget"), SERVER, USER),
-        st.tuples(st.just("age"), USER),
-        st.tuples(st.just("restart"), SERVER),
-    ),
-    min_size=10,
-    max_size=40,
-)
-
-
-class Servers:
-    """Two servers on one store, and what it should hold."""
-
-    def __init__(self, socket) -> None:
-        self.settings = Settings(redis_url=f"unix://{socket}", quality_within_s=1000)
-        self.users = [User(), User()]
-        self.models = [a_model(), a_model()]
-        self.expected: Counter = Counter()
-        self.noted = 0
-        self.stacks = [AsyncExitStack(), AsyncExitStack()]
-        self.stores: list = [None, None]
-
-    async def restart(self, server: int) -> None:
-        await self.stacks[server].aclose()
-        self.stores[server] = await self.stacks[server].enter_async_context(
-            open_store(self.settings)
-        )
-
-    async def note(self, server: int, user: int, question: str, model: int) -> None:
-        """Say something, after what the other server has said."""
-        await self.stores[1 - server].outcomes.aclose()
-        self.noted += 1
-        one, p = self.users[user], self.noted / 1000
-        length = min(one.answers, 1)
-        note(self.stores[server], one.id, self.models[model], question, p, length=length)
-        one.forecasts.append((question, model, p, True))
-
-    async def record(self, server: int, user: int, given: list) -> None:
-        one = self.users[user]
-        await self.stores[1 - server].outcomes.aclose()
-        answers, questions = [], {}
-        for question, correct, event in given:
-            answers.append(Answer(question_id=question, correct=correct, event_id=event))
-            if event is None or event not in one.events:
-                questions.setdefault(question, correct)
-                one.answers += 1
-            one.events |= {event} - {None}
-        await add(self.stores[server].histories, one.id, answers)
-        self.expected.update(one.joined(questions))
-
-    async def forget(self, server: int, user: int) -> None:
-        await self.stores[1 - server].outcomes.aclose()
-        await self.stores[server].histories.forget(self.users[user].id)
-        self.users[user] = User(id=self.users[user].id)
-
-    async def age(self, user: int) -> None:
-        """Let more time go by than forecasts wait."""
-        for store in self.stores:
-            await store.outcomes.aclose()
-        one = self.users[user]
-        await aged(self.stores[0].histories._client.redis, one.id, 1001)
-        one.forecasts = [(q, m, p, False) for q, m, p, _ in one.forecasts]
-
-    async def joined(self) -> Counter:
-        counted: Counter = Counter()
-        for number, model in enumerate(self.models):
-            counted.update((number, p, right) for p, right in await found(self.stores[0], model))
-        return counted
-
-
-@settings(
-    max_examples=80,
-    deadline=None,
-    phases=[Phase.explicit, Phase.reuse, Phase.generate],
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
-)
-@given(steps=STEPS)
-def test_every_answer_is_compared_once_with_the_newest_forecast_in_time(redis_socket, steps):
-    """Whoever says it, whoever records it, whatever is repeated, forgotten, stopped or too old."""
-
-    async def run() -> tuple[Counter, Counter]:
-        servers = Servers(redis_socket)
-        async with servers.stacks[0], servers.stacks[1]:
-            for server in (0, 1):
-                await servers.restart(server)
-            for name, *arguments in steps:
-                await getattr(servers, name)(*arguments)
-            return await servers.joined(), servers.expected
-
-    joined, expected = asyncio.run(run())
-
-    assert joined == expected
