@@ -71,11 +71,14 @@ class _File(BaseModel):
 
     @model_validator(mode="after")
     def _each_once(self) -> _File:
-        for what in ("name", "sha256"):
-            times = Counter(getattr(key, what) for key in self.keys)
-            twice = sorted(value for value, n in times.items() if n > 1)
-            if twice:
-                raise ValueError(f"{what} {twice[0]!r} is there twice")
+        names = Counter(key.name for key in self.keys)
+        if twice := sorted(name for name, times in names.items() if times > 1):
+            raise ValueError(f"name {twice[0]!r} is there twice")
+        name_of: dict[str, str] = {}
+        for key in self.keys:  # told by their names: what is said here stands in the log
+            other = name_of.setdefault(key.sha256, key.name)
+            if other != key.name:
+                raise ValueError(f"sha256 of {other!r} and {key.name!r} is there twice")
         return self
 
 

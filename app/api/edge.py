@@ -80,8 +80,6 @@ class Edge:
         # Routes match the path as it was sent, so that an id may hold a slash as %2F.
         scope["path"] = scope.get("raw_path", scope["path"].encode()).decode("latin-1")
         request = Request(request_id(scope["headers"]))
-        if self._traces is not None and scope["path"] not in QUIET:
-            request.trace = self._traces.begin(scope)
         token = current_request.set(request)
         started, status = perf_counter(), 0
         limit: Bucket | None = None
@@ -106,6 +104,9 @@ class Edge:
         try:
             caller, limit = self._gate.admit(scope["path"], scope["headers"])
             scope[CALLER], request.key = caller, caller.key
+            # Not of whoever may do nothing: he could have his spans in others' traces.
+            if self._traces is not None and caller.scopes and scope["path"] not in QUIET:
+                request.trace = self._traces.begin(scope)
             if limit is not None:
                 limit.take()
             await self._app(scope, receive, send_with_headers)

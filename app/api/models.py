@@ -9,7 +9,15 @@ from starlette.responses import Response
 
 from app.api import description
 from app.api.bodies import body_of
-from app.api.deps import UNHURRIED, Administers, ModelName, RolloutDep, TracerDep, WriterDep
+from app.api.deps import (
+    UNHURRIED,
+    Administers,
+    Measures,
+    ModelName,
+    RolloutDep,
+    TracerDep,
+    WriterDep,
+)
 from app.api.schemas.models import ModelDetail, ModelList, ModelSummary, Offer, Version, Versions
 from app.api.schemas.quality import Quality
 
@@ -51,9 +59,9 @@ async def versions(name: ModelName, rollout: RolloutDep, write: WriterDep) -> Re
     "/{name}/quality",
     summary="Tell how good the predictions of a model were",
     response_model=Quality,
-    responses=description.responses(401, 404, 422, 429, 500, 503),
+    responses=description.responses(401, 403, 404, 422, 429, 500, 503),
 )
-async def quality(name: ModelName, tracer: TracerDep, write: WriterDep) -> Response:
+async def quality(name: ModelName, _: Measures, tracer: TracerDep, write: WriterDep) -> Response:
     """Of the version that answers and of its candidate, over the newest answers.
 
     Each prediction served for a stored user is compared with the answer that was recorded later, by

@@ -21,7 +21,7 @@ from app.store.durability import Replicas
 from app.store.histories import Terms, Version
 from app.store.keys import BESIDE, CALLS, HISTORY, user_key
 from app.store.redis_client import RedisClient, Script
-from app.store.redis_outcomes import RedisOutcomes
+from app.store.redis_outcomes import Carried
 
 _REFUSALS: dict[Any, type[TracerError]] = {
     b"changed": HistoryChanged,
@@ -35,18 +35,11 @@ _REFUSALS: dict[Any, type[TracerError]] = {
 class RedisChanges:
     """Makes changes behind one client."""
 
-    def __init__(
-        self,
-        client: RedisClient,
-        keep: int,
-        replicas: Replicas,
-        outcomes: RedisOutcomes | None,
-    ) -> None:
-        """`keep` interactions of a history are left; `outcomes` hear which forecasts were kept."""
+    def __init__(self, client: RedisClient, keep: int, replicas: Replicas) -> None:
+        """`keep` interactions of a history are left."""
         self._client = client
         self._keep = keep
         self._replicas = replicas
-        self._outcomes = outcomes
 
     def call(
         self,
@@ -71,17 +64,23 @@ class RedisChanges:
         )
 
     async def made(
-        self, user_id: str, call: Sequence[Any], is_repeatable: bool, forecasts: bytes = b""
-    ) -> list[Any]:
-        """Return what a script has done by such a call, and before it keep forecasts."""
-        outcomes = self._outcomes if forecasts else None
+        self,
+        user_id: str,
+        call: Sequence[Any],
+        is_repeatable: bool,
+        carried: Carried | None = None,
+    ) -> tuple[list[Any], int]:
+        """Return what a script has done by such a call, and how many replicas have it.
+
+        Forecasts are kept before it.
+        """
 
         async def run(redis: Redis) -> Any:
-            if not (self._replicas.least or outcomes):
+            if not (self._replicas.least or carried):
                 return await redis.evalsha(*call), 0
             pipe = redis.pipeline(transaction=False)
-            if outcomes is not None:
-                pipe.evalsha(*outcomes.keeping(user_id, forecasts))
+            if carried is not None:
+                pipe.evalsha(*carried.call)
             if self._replicas.least:
                 # WAIT is for what this connection wrote: where nothing was, for this.
                 pipe.set(user_key(BESIDE, user_id), b"", px=1)
@@ -91,23 +90,26 @@ class RedisChanges:
             answers = await pipe.execute(raise_on_error=False)
             waited = answers.pop() if self._replicas.least else 0
             done = answers.pop()
-            for failed in (done, waited):
-                if isinstance(failed, Exception):
-                    raise failed
-            if outcomes is not None:
-                outcomes.were_kept(user_id, answers[0])
+            failed = next((one for one in (done, waited) if isinstance(one, Exception)), None)
+            # Those that were kept are not to come again, whatever came of the rest.
+            if carried is not None and not (failed and isinstance(answers[0], Exception)):
+                carried.were_kept(answers[0])
+            if failed is not None:
+                raise failed
             return done, waited
 
         done, replicas = await self._client.ask(
             run, key=user_key(HISTORY, user_id), repeat=is_repeatable
         )
-        found = _accepted(done)
+        return _accepted(done), replicas
+
+    def require(self, replicas: int) -> None:
+        """Raise `StoreUnavailable` where a change is on fewer replicas than it must be."""
         if replicas < self._replicas.least:
             raise StoreUnavailable(
                 f"recorded, but on {replicas} replicas and not on {self._replicas.least} "
                 "(KT_REDIS_MIN_REPLICAS): a fail-over now might lose it"
             )
-        return found
 
 
 def _digest(content: bytes) -> bytes:

@@ -86,7 +86,7 @@ class RedisHistories:
         self._life_s = life_s
         self._outcomes = outcomes
         replicas = Replicas(min_replicas, round(500 * longest_s))  # less than the connection waits
-        self._changes = RedisChanges(client, keep, replicas, outcomes)
+        self._changes = RedisChanges(client, keep, replicas)
         self._texts = RedisTexts(client, replicas)
         self._append = client.script("append", "change", "outcomes")
         self._amend = client.script("amend", "change")
@@ -153,16 +153,19 @@ class RedisHistories:
         arguments = [records, self._late, self._life_s, len(noted), *noted]
         if self._outcomes is None:
             call = self._changes.call(self._append, user_id, terms, content, *arguments, more=more)
-            return _recorded(await self._changes.made(user_id, call, is_repeatable))
-        async with self._outcomes.carried(user_id) as forecasts:
+            found, replicas = await self._changes.made(user_id, call, is_repeatable)
+            self._changes.require(replicas)
+            return _recorded(found)
+        async with self._outcomes.carried(user_id) as carried:
             keys, joining = self._outcomes.joining(user_id, is_apart=self._is_apart)
             arguments += joining
             more += keys
             call = self._changes.call(self._append, user_id, terms, content, *arguments, more=more)
-            found = await self._changes.made(user_id, call, is_repeatable, forecasts)
+            found, replicas = await self._changes.made(user_id, call, is_repeatable, carried)
         done = _recorded(found)
         if not done.is_repeated and (joined := found[5:]):
             await self._outcomes.joined(joined[0], joined[1:])
+        self._changes.require(replicas)
         return done
 
     async def amend(
@@ -178,7 +181,9 @@ class RedisHistories:
         content = f"amend {number} {changes}".encode()
         call = self._changes.call(self._amend, user_id, terms, content, number, *changes)
         is_repeatable = terms.meant is None or terms.call_key is not None
-        record, form, version, *again = await self._changes.made(user_id, call, is_repeatable)
+        found, replicas = await self._changes.made(user_id, call, is_repeatable)
+        self._changes.require(replicas)
+        record, form, version, *again = found
         return Amended(unpacked(record, form), _version(version), bool(again))
 
     async def everything(self, user_id: str) -> Everything:
@@ -190,7 +195,7 @@ class RedisHistories:
             repeat=True,
         )
         interactions = unpacked(records, form)
-        kept = np.frombuffer(forecasts, KEPT_FORECAST)
+        kept = np.frombuffer(forecasts, KEPT_FORECAST, len(forecasts) // KEPT_FORECAST.itemsize)
         history_left_ms, states_left_ms, calls_left_ms, forecasts_left_ms = (
             ms if ms >= 0 else None for ms in left
         )

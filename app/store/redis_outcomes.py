@@ -38,6 +38,28 @@ _PAUSE_S = 0.25  # between trips: each is a write that the store may have to syn
 _RINGS = 16  # models of a process, and some before
 
 
+class Carried:
+    """Forecasts of a user that go along with a recording."""
+
+    def __init__(self, forecasts: bytes, call: Arguments, tell: Tell) -> None:
+        """`call` is that of a script that keeps them; `tell` hears what came of it, once."""
+        self.forecasts = forecasts
+        self.call = call
+        self.is_told = False
+        self._tell = tell
+
+    def were_kept(self, kept: int | Exception) -> None:
+        """Hear how many were; the recording may be on its way still when its caller has left."""
+        if self.is_told:
+            return
+        self.is_told = True
+        found = 0 if isinstance(kept, Exception) else kept
+        lost = len(self.forecasts) // FORECAST.itemsize - found
+        self._tell("kept", found)
+        if lost:
+            self._tell("lost", lost)
+
+
 class RedisOutcomes:
     """Forecasts and outcomes behind one client."""
 
@@ -57,7 +79,6 @@ class RedisOutcomes:
         self._waiting_bytes = 0
         self._writing: asyncio.Task[None] | None = None
         self._on_the_way: dict[str, asyncio.Event] = {}
-        self._carried: dict[str, bytes] = {}
         self._closing = asyncio.Event()
 
     # -- forecasts in --------------------------------------------------------------------------
@@ -72,44 +93,32 @@ class RedisOutcomes:
         self._wait(noted)
 
     @asynccontextmanager
-    async def carried(self, user_id: str) -> AsyncIterator[bytes]:
-        """Give what waits to be kept of a user, to be kept by whoever enters.
+    async def carried(self, user_id: str) -> AsyncIterator[Carried | None]:
+        """Give what waits to be kept of a user, if there is any, to be kept by whoever enters.
 
         What was on its way is there by then. Where the store cannot be reached all of it waits on.
         """
         await self._arrived(user_id)
         forecasts = self._take(user_id)
         if not forecasts:
-            yield forecasts
+            yield None
             return
-        self._carried[user_id] = forecasts
+        carried = Carried(forecasts, self._keeping(user_id, forecasts), self._tell)
         try:
             with self._under_way([user_id]):
-                yield forecasts
+                yield carried
         except (StoreApart, StoreUnavailable):
-            if user_id in self._carried:
+            if not carried.is_told:
                 self._wait([(user_id, forecasts)], are_older=True)
             raise
-        finally:
-            self._carried.pop(user_id, None)
-
-    def were_kept(self, user_id: str, kept: int | Exception) -> None:
-        """Hear what came of those that were carried."""
-        count = len(self._carried.pop(user_id, b"")) // FORECAST.itemsize
-        found = 0 if isinstance(kept, Exception) else kept
-        self._tell("kept", found)
-        if found < count:
-            self._tell("lost", count - found)
+        except TracerError as exc:  # a store that takes none
+            carried.were_kept(exc)
+            raise
 
     async def forget(self, user_id: str) -> None:
         """Keep nothing that waits of a user."""
         await self._arrived(user_id)
         self._take(user_id)
-
-    def keeping(self, user_id: str, forecasts: bytes) -> Arguments:
-        """Return the call of a script that keeps forecasts."""
-        keys = user_key(HISTORY, user_id), user_key(FORECASTS, user_id)
-        return (self._foresee.sha, len(keys), *keys, *self._common, forecasts)
 
     async def aclose(self) -> None:
         """Return when what waits has been kept, or cannot be."""
@@ -149,13 +158,22 @@ class RedisOutcomes:
         content = await self._client.ask(
             lambda redis: redis.getrange(ring, 0, -1), key=ring, repeat=True
         )
-        if not content.startswith(_MARK):  # where it is another form, the next one begins anew
+        if not self._is_ring(content):  # where it is another form, the next one begins anew
             return Outcomes(np.empty(0, OUTCOME), 0)
         _, most, total = _HEADER.unpack_from(content)
         table = np.frombuffer(content, OUTCOME, offset=_HEADER.size)
         return Outcomes(np.roll(table, -(total % most)) if total > most else table, total)
 
     # -- inside --------------------------------------------------------------------------------
+
+    def _keeping(self, user_id: str, forecasts: bytes) -> Arguments:
+        """Return the call of a script that keeps forecasts."""
+        keys = user_key(HISTORY, user_id), user_key(FORECASTS, user_id)
+        return (self._foresee.sha, len(keys), *keys, *self._common, forecasts)
+
+    def _is_ring(self, content: bytes) -> bool:
+        is_whole = (len(content) - _HEADER.size) % OUTCOME.itemsize == 0
+        return is_whole and content.startswith(_MARK + self.most.to_bytes(4, "little"))
 
     @property
     def _common(self) -> Arguments:
@@ -198,19 +216,25 @@ class RedisOutcomes:
                         await self._closing.wait()
                 users = [*self._waiting]
                 for first in range(0, len(users), _TOGETHER):
-                    await self._sent(users[first : first + _TOGETHER])
+                    if not await self._sent(users[first : first + _TOGETHER]):
+                        break  # nobody is there: all others wait as well
         finally:
             self._writing = None
 
-    async def _sent(self, users: Sequence[str]) -> None:
-        """Keep what waits of users, in one trip."""
-        for user_id in users:
-            await self._arrived(user_id)
-        taken = {user_id: self._take(user_id) for user_id in users}
+    async def _sent(self, users: Sequence[str]) -> bool:
+        """Keep what waits of users, in one trip; False where all of it waits on for the store.
+
+        Of whom some is on its way already, the rest goes in the next one: while this one waited for
+        it, more of others could set out.
+        """
+        free = [user_id for user_id in users if user_id not in self._on_the_way]
+        taken = {user_id: self._take(user_id) for user_id in free}
         found = {user_id: forecasts for user_id, forecasts in taken.items() if forecasts}
         if found:
             with self._under_way([*found]):
-                await self._keep([*found], [*found.values()])
+                return await self._keep([*found], [*found.values()])
+        await self._arrived(users[0])
+        return True
 
     async def _arrived(self, user_id: str) -> None:
         while (arrival := self._on_the_way.get(user_id)) is not None:
@@ -228,7 +252,7 @@ class RedisOutcomes:
                 del self._on_the_way[user_id]
             arrival.set()
 
-    async def _keep(self, users: Sequence[str], forecasts: Sequence[bytes]) -> None:
+    async def _keep(self, users: Sequence[str], forecasts: Sequence[bytes]) -> bool:
         each = [(one,) for one in forecasts]
         kept = lost = 0
         for part, at in await self._crowd.run(self._foresee, users, self._common, each):
@@ -244,6 +268,7 @@ class RedisOutcomes:
         self._tell("kept", kept)
         if lost:
             self._tell("lost", lost)
+        return bool(kept or lost)
 
     async def _put_into(self, model_key: bytes, outcomes: Sequence[bytes]) -> bool:
         self._know(model_key)

@@ -40,9 +40,11 @@ def test_what_holds_up_the_event_loop_is_noted_while_the_application_runs(tmp_pa
         async with app.router.lifespan_context(app) as state:
             metrics = state["metrics"]
             await until(lambda: noted(metrics) > 0)
-            before = late(metrics)
+            before, began_s = late(metrics), time.monotonic()
+            count = noted(metrics)
             time.sleep(0.6)
             await until(lambda: late(metrics) >= before + 3)
+            assert noted(metrics) - count <= (time.monotonic() - began_s) / 0.1 + 2  # each once
             assert "lag" in under_way()
         await asyncio.sleep(0)  # it is cancelled, and has a turn to end
 

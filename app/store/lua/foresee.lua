@@ -27,8 +27,10 @@ for i = 1, #KEYS, 2 do
   new = new:sub(-most * TIMELESS)
   local size = #new > 0 and redis.pcall("APPEND", forecasts, (new:gsub(APART, TIMED)))
   if type(size) == "number" then
-    if size > most * 2 * FORECAST then
-      redis.call("SET", forecasts, redis.call("GETRANGE", forecasts, -most * FORECAST, -1))
+    local count, is_spoilt = math.floor(size / FORECAST), size % FORECAST > 0
+    if count > most * 2 or is_spoilt then  -- these are at its end
+      local bytes = math.min(count, most) * FORECAST
+      redis.call("SET", forecasts, redis.call("GETRANGE", forecasts, -bytes, -1))
     end
     redis.call("EXPIRE", forecasts, life_s)
     kept = kept + #new / TIMELESS

@@ -35,7 +35,7 @@ end
 local function joined(forecasts, answers, within_s)
   local models, outcomes = {}, {}
   local kept = redis.pcall("GETRANGE", forecasts, 0, -1)
-  if is_error(kept) or #kept == 0 then return models, outcomes end
+  if is_error(kept) or #kept == 0 or #kept % FORECAST > 0 then return models, outcomes end
   local is_right, newest, order, met, others = {}, {}, {}, {}, 0
   for _, answer in ipairs(answers) do
     local question = answer:sub(1, 8)

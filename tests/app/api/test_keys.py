@@ -49,7 +49,7 @@ NEEDED = {
     ("GET", "/models"): None,  # any key
     ("GET", "/models/{name}"): None,
     ("GET", "/models/{name}/versions"): None,
-    ("GET", "/models/{name}/quality"): None,
+    ("GET", "/models/{name}/quality"): "metrics",
     ("PUT", "/models/{name}/current"): "admin",
     ("POST", "/models/{name}/rollback"): "admin",
     ("PUT", "/models/{name}/candidate"): "admin",
@@ -129,8 +129,25 @@ def test_a_name_or_a_key_that_is_there_twice_is_refused(keys, what):
     keys.entries[1][what] = keys.entries[0][what]
     keys.write()
 
-    with pytest.raises(KeysInvalid, match=f"{what} .* is there twice"):
+    with pytest.raises(KeysInvalid, match=f"{what} .*'one'.* is there twice") as refusal:
         Keyring(keys.path)
+
+    assert keys.entries[0]["sha256"] not in str(refusal.value)
+
+
+def test_a_change_that_cannot_be_read_is_told_of_once(keys):
+    """The keys of before hold until the file is another one."""
+    keys.add("one")
+    ring = Keyring(keys.path)
+    keys.path.write_text("{")
+
+    with pytest.raises(KeysInvalid):
+        ring.reload()
+    again = ring.reload()
+    keys.write()
+
+    assert (again, [key.name for key in ring.keys]) == (False, ["one"])
+    assert ring.reload()
 
 
 def test_the_command_makes_a_key_that_holds(tmp_path, capsys):

@@ -20,6 +20,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
 from app.api.traces import Traces
 from app.settings import Settings
+from tests.app.api.test_keys import Keys
 from tests.app.api.test_overload import until
 from tests.app.conftest import ARTIFACTS, serving
 
@@ -253,6 +254,22 @@ def test_what_its_caller_does_not_trace_is_not_sent(watched):
 
     until(lambda: collector.trace(sampled))
     assert collector.trace(unsampled) == collector.trace(probe) == {}
+
+
+def test_who_shows_no_key_is_in_nobody_s_trace(serve, collector, tmp_path):
+    """Whatever he asks for, and with another's trace."""
+    keys = Keys(tmp_path / "keys.json")
+    key = keys.add("reader", "read")
+    client = serve(traces=collector.address, keys_file=keys.path)
+    trace_id, _, headers = parent()
+    for path in ("/models", "/openapi.json"):
+        client.get(path, headers=headers)
+        client.get(path, headers={"authorization": "Bearer kt_guessed", **headers})
+    client.get("/models", headers={**key, **headers})
+
+    until(lambda: collector.trace(trace_id))
+    [span] = [one for one in collector.spans if one.kind == Span.SPAN_KIND_SERVER]
+    assert told(span)["http.response.status_code"] == 200
 
 
 @pytest.mark.parametrize(

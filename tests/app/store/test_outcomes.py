@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from contextlib import AsyncExitStack
 from functools import partial
 from uuid import uuid4
 
 import numpy as np
 import pytest
 
-from app.errors import StoreUnavailable
+from app.errors import StoreFull, StoreUnavailable
 from app.records import Answer
 from app.settings import Settings
+from app.store import redis_outcomes
 from app.store.histories import Terms
 from app.store.keys import FORECASTS, OUTCOMES, user_key
 from app.store.opening import open_store
@@ -22,6 +24,7 @@ from app.store.redis_outcomes import RedisOutcomes
 from benchmarks.stores import clustered, one_server
 from models.contract.interaction import key_of
 from tests.app.store.conftest import KEEP, killed_at_its_40th_answer
+from tests.app.store.proxy import a_proxy
 from tests.app.store.test_faults import in_time, opened
 from tests.app.store.test_histories import add
 
@@ -193,6 +196,22 @@ async def test_of_a_user_the_newest_forecasts_are_kept(store):
     assert await found(store, model) == [(0.5, 1)]
 
 
+async def test_an_answer_that_too_few_replicas_have_is_compared(opened):
+    """It is recorded, and the same answer sent again would be none."""
+    user_id, model = uuid4().hex, a_model()
+    one = await opened()
+    note(one, user_id, model, "q1", 0.5)
+    await one.outcomes.aclose()
+    client = one.histories._client
+    outcomes = RedisOutcomes(client, 60, lambda what, n: None)
+    other = RedisHistories(client, KEEP, "redis", min_replicas=1, longest_s=0.1, outcomes=outcomes)
+
+    with pytest.raises(StoreUnavailable, match="recorded, but"):
+        await add(other, user_id, [Answer(question_id="q1", correct=True)])
+
+    assert await found(one, model) == [(0.5, 1)]
+
+
 async def test_a_forecast_that_has_waited_too_long_is_not_compared(opened):
     """By the store's clock; and it waits no longer, for an answer that comes later still."""
     store = await opened(quality_within_s=100)
@@ -223,8 +242,10 @@ class Held:
     def __init__(self, crowd) -> None:
         self.crowd = crowd
         self.has_begun, self.goes_on = asyncio.Event(), asyncio.Event()
+        self.trips = 0
 
     async def run(self, *arguments):
+        self.trips += 1
         self.has_begun.set()
         await self.goes_on.wait()
         return await self.crowd.run(*arguments)
@@ -252,6 +273,53 @@ async def test_what_is_on_its_way_is_waited_for(store, then):
     assert len(left) == 0
 
 
+async def test_those_who_record_hold_up_nobody_elses_forecasts(store, monkeypatch):
+    """Each is kept once and nobody waits for ever, whoever ends first."""
+    monkeypatch.setattr(redis_outcomes, "_PAUSE_S", 0)
+    first, last, model = uuid4().hex, uuid4().hex, a_model()
+    outcomes = store.outcomes
+    async with AsyncExitStack() as of_first:
+        note(store, last, model, "q1", 0.1)
+        async with outcomes.carried(last):
+            note(store, first, model, "q1", 0.2)
+            note(store, last, model, "q1", 0.3)
+            await turns()
+            note(store, first, model, "q1", 0.4)
+            await of_first.enter_async_context(outcomes.carried(first))
+            note(store, first, model, "q1", 0.5)
+        await turns()
+    await outcomes.aclose()
+    done = [record(store, user_id, ("q1", True)) for user_id in (first, last)]
+    await asyncio.wait_for(asyncio.gather(*done), 10)
+
+    assert sorted(await found(store, model)) == [(0.3, 1), (0.5, 1)]
+
+
+async def test_forecasts_of_a_caller_who_leaves_are_counted_once():
+    """What he had set going is ended, beside the next recording of the same user."""
+    told: Counter = Counter()
+    with one_server() as node:
+        async with a_proxy(node.port) as (proxy, url):
+            given = Settings(redis_url=url)
+            async with open_store(given, tell_of_outcomes=partial(count, told)) as store:
+                await record(store, "u", ("q0", True))
+                proxy.delay_s = 0.3
+                note(store, "u", a_model(), "q1", 0.5, length=1)
+                with pytest.raises(TimeoutError):
+                    await asyncio.wait_for(record(store, "u", ("q1", True)), 0.1)
+                for question in ("q2", "q3"):
+                    note(store, "u", a_model(), question, 0.5, length=1)
+                await record(store, "u", ("q2", True))
+
+    assert (told["kept"], told["lost"]) == (3, 0)
+
+
+async def turns() -> None:
+    """Let whatever can go on do so."""
+    for _ in range(20):
+        await asyncio.sleep(0)
+
+
 async def test_forecasts_are_gone_when_their_time_is_over(opened):
     """By themselves, and a first time of asking is no reason to keep them for longer."""
     store = await opened(quality_within_s=60)
@@ -262,6 +330,18 @@ async def test_forecasts_are_gone_when_their_time_is_over(opened):
     everything = await store.histories.everything(user_id)
 
     assert 0 < everything.forecasts_left_ms <= 60_000
+
+
+async def test_a_ring_is_gone_when_no_answer_has_come_for_long(store):
+    """Of versions that are served no more nothing stays."""
+    user_id, model = uuid4().hex, a_model()
+    note(store, user_id, model, "q1", 0.5)
+    await record(store, user_id, ("q1", True))
+
+    ring = OUTCOMES % model.to_bytes(8, "little").hex()
+    left_s = await store.histories._client.redis.ttl(ring)
+
+    assert 89 * 86_400 < left_s <= 90 * 86_400
 
 
 # -- what goes wrong -------------------------------------------------------------------------------
@@ -283,6 +363,52 @@ async def test_what_spoils_forecasts_harms_no_recording(store):
 
     assert (done.recorded, again.recorded) == (1, 1)
     assert await found(store, model) == []
+
+
+async def test_forecasts_that_are_cut_short_are_forgotten_and_the_next_are_compared(store):
+    """The answer is recorded and all is given out, whatever stands there."""
+    user_id, model = uuid4().hex, a_model()
+    await store.histories._client.redis.set(
+        user_key(FORECASTS, user_id), (forecast(model, "q1", 0.9) + forecast(model, "q1", 0.9))[:50]
+    )
+
+    done = await record(store, user_id, ("q1", True))
+    spoilt = await store.histories.everything(user_id)
+    note(store, user_id, model, "q1", 0.5, length=1)
+    again = await record(store, user_id, ("q1", True))
+
+    assert (done.recorded, again.recorded, len(spoilt.forecasts)) == (1, 1, 1)
+    assert await found(store, model) == [(0.5, 1)]
+
+
+@pytest.mark.parametrize("content", [b"KTQ1", b"KTQ1\x10\x27" + bytes(20)])
+async def test_a_ring_of_another_form_begins_anew(store, content):
+    """Nothing is told of it, and it is in nobody's way."""
+    user_id, model = uuid4().hex, a_model()
+    ring = OUTCOMES % model.to_bytes(8, "little").hex()
+    await store.histories._client.redis.set(ring, content)
+
+    before = await found(store, model)
+    note(store, user_id, model, "q1", 0.5)
+    await record(store, user_id, ("q1", True))
+
+    assert (before, await found(store, model)) == ([], [(0.5, 1)])
+
+
+async def test_what_a_store_without_room_does_not_take_is_counted():
+    """With an answer as well as without one."""
+    told: Counter = Counter()
+    with one_server() as node:
+        given = Settings(redis_url=f"redis://127.0.0.1:{node.port}")
+        async with open_store(given, tell_of_outcomes=partial(count, told)) as store:
+            await record(store, "u", ("q0", True))
+            node.redis.config_set("maxmemory", 1)
+            note(store, "u", a_model(), "q1", 0.5, length=1)
+            with pytest.raises(StoreFull):
+                await record(store, "u", ("q1", True))
+            note(store, "u", a_model(), "q1", 0.5, length=1)
+
+    assert (told["lost"], told["kept"]) == (2, 0)
 
 
 async def test_while_a_store_is_gone_forecasts_wait():
@@ -307,6 +433,28 @@ async def test_while_a_store_is_gone_forecasts_wait():
 
     assert sorted(joined) == [(0.3, 1), (0.4, 1)]
     assert told == {"kept": 4, "joined": 2}
+
+
+async def test_a_store_that_is_gone_is_not_asked_for_each_who_waits(monkeypatch):
+    """Thousands may wait for it, and whoever needs no store is answered meanwhile."""
+    told: Counter = Counter()
+    with one_server() as node:
+        given = Settings(redis_url=f"redis://127.0.0.1:{node.port}", redis_timeout_ms=500)
+        async with open_store(given, tell_of_outcomes=partial(count, told)) as store:
+            node.kill()
+            with pytest.raises(StoreUnavailable):
+                await store.histories.read("u", 1)
+            held = store.outcomes._crowd = Held(store.outcomes._crowd)
+            for number in range(1000):
+                note(store, f"u{number}", a_model(), "q1", 0.5)
+            await held.has_begun.wait()
+            monkeypatch.setattr(redis_outcomes, "_PAUSE_S", 3600)
+            held.goes_on.set()
+            await turns()
+            trips = held.trips
+
+    assert trips == 1
+    assert told["lost"] == 1000
 
 
 async def test_what_a_store_that_does_not_come_back_has_missed_is_counted():
