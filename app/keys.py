@@ -132,6 +132,9 @@ def _mark(path: Path) -> tuple[int, int, int] | None:
 
 def _read(path: Path) -> dict[bytes, Key]:
     try:
+        # Whoever opens a pipe waits for somebody to write into it.
+        if not path.is_file() and path.exists():
+            raise KeysInvalid(f"{path} is no file")
         content = path.read_bytes()
     except OSError as exc:
         raise KeysInvalid(f"{path} cannot be read: {exc.strerror}") from exc

@@ -207,8 +207,8 @@ class _Session(requests.Session):
     def request(self, *given: Any, **named: Any) -> requests.Response:
         """Send, and note the status or the kind of failure: messages hold addresses.
 
-        Spans go where the setting says and nowhere else, and of an answer no more is read than one
-        of a collector has.
+        No answer sends spans elsewhere than the setting says, and no more of it is read than one of
+        a collector has.
         """
         try:
             response = super().request(*given, **named | {"allow_redirects": False, "stream": True})

@@ -121,6 +121,16 @@ def test_a_file_that_cannot_be_meant_is_refused_by_place(tmp_path, content, said
     assert "abab" not in str(refusal.value)
 
 
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])
+def test_what_is_no_file_is_refused_at_once(tmp_path, make):
+    """Nobody waits for somebody to write into a pipe."""
+    path = tmp_path / "keys.json"
+    make(path)
+
+    with pytest.raises(KeysInvalid, match=r"keys\.json is no file"):
+        Keyring(path)
+
+
 @pytest.mark.parametrize("what", ["name", "sha256"])
 def test_a_name_or_a_key_that_is_there_twice_is_refused(keys, what):
     """Two keys could not be told apart in the log; one key would have two entries' rights."""
