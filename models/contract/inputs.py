@@ -132,12 +132,20 @@ class Inputs:
         skills = np.bincount(place[np.minimum(skill, len(place) - 1)], minlength=len(expected))
         counts: list[tuple[Any, Any]] = [
             (expected, skills),
-            (self.lengths, np.bincount(length, minlength=N_LENGTHS)),
+            (self.lengths, _counts_of(length, N_LENGTHS)),
             ([self.right, self.answers - self.right], [correct, answers - correct]),
         ]
         if self.lags:
-            counts.append((self.lags, np.bincount(lag, minlength=N_LAGS)))
+            counts.append((self.lags, _counts_of(lag, N_LAGS)))
         return {name: stability(*both) for name, both in zip(INPUT_NAMES, counts, strict=False)}
+
+
+def _counts_of(buckets: NDArray[Any], most: int) -> NDArray[np.int64]:
+    """Return how many fall into each of `most` buckets.
+
+    One that is none of these falls into the last: a server of another version may have written it.
+    """
+    return np.bincount(np.minimum(buckets, most - 1), minlength=most)
 
 
 def stability(expected: Any, found: Any) -> float:

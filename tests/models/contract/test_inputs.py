@@ -84,6 +84,18 @@ def test_skills_that_no_model_knows_are_told_apart():
         assert drift(inputs, (skill, lag_s, length, right))["skill"] > 1
 
 
+def test_what_is_in_no_bucket_of_these_is_in_the_last():
+    """Another version of the service may have more of them, on the same store."""
+    inputs = Inputs.counted(*drawn(1), reads_lag=True)
+    skill, _, _, right = drawn(2)
+    last, beyond = (
+        inputs.drift(skill, np.full(len(right), lag, np.uint8), np.full(len(right), length), right)
+        for lag, length in ((N_LAGS - 1, N_LENGTHS - 1), (255, 255))
+    )
+
+    assert last == beyond
+
+
 def test_a_model_that_reads_no_lag_drifts_in_none():
     """It would answer the same."""
     assert "lag" not in drift(Inputs.counted(*drawn(1), reads_lag=False), drawn(2))
