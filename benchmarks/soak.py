@@ -8,6 +8,9 @@ every shape (`benchmarks.shapes`) come at random times at a share of that rate, 
 do, minute after minute; after each the process's resident memory and descriptors are noted, and
 those of its store. In between the service is idle while the next requests are drawn.
 
+Connections to the store are counted apart: there are as many as the largest crowd has needed, up to
+a bound, and they stay.
+
 Compared are the second tenth and the last, for in the first one models and heaps find their size:
 the times of all their answers, and the medians of what was noted. Writes bench-results/soak.json;
 exits with 1 where memory has grown by more than 5 % or descriptors at all, or where an answer was
@@ -43,7 +46,7 @@ from models.commands import at_least, picture_to_write
 
 CALLERS, CONNECTIONS = 8, 64
 MOST_GROWTH = 1.05
-MEASURES = ("p50_ms", "p99_ms", "resident_mb", "descriptors", "store_mb")
+MEASURES = ("p50_ms", "p99_ms", "resident_mb", "descriptors", "store_connections", "store_mb")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -116,6 +119,7 @@ def stretch(
     process = psutil.Process(server.pid)
     _see_off(process)
     store = sum(child.memory_info().rss for child in process.children())
+    connections = len(process.net_connections("unix"))  # the embedded store has no port
     return {
         "at_s": round(time.time(), 1),
         "late_s": load.late_s,
@@ -123,7 +127,8 @@ def stretch(
         "refused": len(load.refused_s),
         **_times_ms(load.late_s),
         "resident_mb": round(process.memory_info().rss / 1e6, 1),
-        "descriptors": process.num_fds(),
+        "descriptors": process.num_fds() - connections,
+        "store_connections": connections,
         "store_mb": round(store / 1e6, 1),
     }
 
@@ -150,7 +155,12 @@ def picture(stretches: Sequence[dict[str, Any]]) -> Figure:
     """Return the figure: each measure against the time."""
     figure = Figure(figsize=(9, 5), layout="constrained")
     minutes = [(s["at_s"] - stretches[0]["at_s"]) / 60 for s in stretches]
-    shown = (("p50_ms", "p99_ms"), ("resident_mb",), ("store_mb",), ("descriptors",))
+    shown = (
+        ("p50_ms", "p99_ms"),
+        ("resident_mb",),
+        ("store_mb",),
+        ("descriptors", "store_connections"),
+    )
     for axes, names in zip(figure.subplots(2, 2).flat, shown, strict=True):
         for name in names:
             axes.plot(minutes, [s[name] for s in stretches], label=name.replace("_", " "))
