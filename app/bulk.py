@@ -216,7 +216,7 @@ class Bulk:
                 self._metrics.predictions.labels(part.model.name, label).inc(times)
         self._metrics.history_length.observe_all(lengths.tolist())
         for outcome in outcomes:
-            if isinstance(outcome, dict) and outcome["unseen"]:
+            if isinstance(outcome, dict):
                 for unseen in outcome["unseen"]:
                     self._metrics.unseen.labels(unseen.kind).inc()
 

@@ -15,10 +15,7 @@ from app.pasts import Past, Pasts
 from app.settings import Settings
 from app.store.histories import Histories, Version
 from app.telemetry import Metrics
-from models.contract.interaction import FIRST, UNKNOWN_MS, UNSEEN, Query
-
-NOBODYS = Query(question=UNSEEN, skills=(UNSEEN,))
-"""A question that no model knows."""
+from models.contract.interaction import FIRST, NOBODYS, UNKNOWN_MS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

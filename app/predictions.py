@@ -13,11 +13,11 @@ from app.candidates import Candidate, Comparisons
 from app.engine.engine import Engine
 from app.engine.model import Scored, ServedModel
 from app.errors import ModelUnknown, RequestInvalid
-from app.knowledge import NOBODYS, Knowledge, vector_of
+from app.knowledge import Knowledge, vector_of
 from app.pasts import Past, Pasts
 from app.quality import Quality
 from app.telemetry import Metrics
-from models.contract.interaction import UNKNOWN_MS, Query
+from models.contract.interaction import NOBODYS, UNKNOWN_MS, Query
 
 log = logging.getLogger(__name__)
 

@@ -163,7 +163,7 @@ class Quality:
             [
                 (user_ids[row], content[first:end])
                 for row, first, end in zip(of[firsts].tolist(), bounds, bounds[1:], strict=False)
-                if self._share == 1 or self._is_among(user_ids[row])
+                if self._is_among(user_ids[row])
             ],
         )
 

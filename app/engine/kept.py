@@ -16,12 +16,10 @@ from models.contract.artifact import Graph
 from models.contract.asking import counts_asked
 from models.contract.counts import Counted
 from models.contract.following import Following, following
-from models.contract.interaction import UNKNOWN_MS, UNSEEN, Query
+from models.contract.interaction import NOBODYS, UNKNOWN_MS
 from models.contract.vocabulary import Vocabulary
 
 STATE, NEXT_STATE, ANSWERS = "state", "next_state", "answers"
-
-_NOBODYS = Query(question=UNSEEN, skills=(UNSEEN,))
 
 
 class KeptScore(NamedTuple):
@@ -122,21 +120,16 @@ class KeptScorer:
 
     def _from_memory(self, asked: Sequence[Asked]) -> list[KeptScore]:
         after, pasts = encoded_and_read(asked, self.vocabulary)
-        return [
-            KeptScore(score, state, _remembered(one, past, state))
-            for one, past, (score, state) in zip(
-                asked, pasts, self._folded(asked, after), strict=True
-            )
-        ]
-
-    def _folded(
-        self, asked: Sequence[Asked], after: Following
-    ) -> list[tuple[WindowScore, NDArray[Any]]]:
         start = self.start.tobytes()
         content = b"".join(one.state or start for one in asked)
-        state = np.frombuffer(content, self.start.dtype).reshape(-1, *self.start.shape).copy()
-        outputs, state = self.run(state, after)
-        return list(zip(scores_of(outputs), state, strict=True))
+        before = np.frombuffer(content, self.start.dtype).reshape(-1, *self.start.shape)
+        outputs, states = self.run(before.copy(), after)
+        return [
+            KeptScore(score, state, _remembered(one, past, state))
+            for one, past, score, state in zip(
+                asked, pasts, scores_of(outputs), states, strict=True
+            )
+        ]
 
     def run(
         self, state: NDArray[Any], after: Following
@@ -167,7 +160,7 @@ class KeptScorer:
             self.vocabulary.read(
                 asked.interactions[np.repeat(is_behind, asked.rows)], sets=asked.sets
             ),
-            [_NOBODYS] * len(who),
+            [NOBODYS] * len(who),
             rows=asked.rows[who],
             before_window=np.maximum(asked.start - asked.first, 0)[who],
             before_new=(asked.seen - asked.first)[who],

@@ -58,6 +58,10 @@ class Query:
     difficulty: tuple[float, float] = (0.0, 0.0)  # training users' right and wrong answers to it
 
 
+NOBODYS = Query(question=UNSEEN, skills=(UNSEEN,))
+"""A question that no model knows."""
+
+
 def key_of(outside_id: str) -> int:
     """Return the 64-bit key under which an outside id is stored; never `NO_KEY`.
 

@@ -7,6 +7,7 @@ import select
 import socket
 import time
 from contextlib import asynccontextmanager
+from functools import partial
 
 import pytest
 import uvicorn
@@ -218,6 +219,18 @@ ASKS = {
 }
 
 
+@asynccontextmanager
+async def narrow(address, ask):
+    """A caller who has asked, and whose socket holds little; gives how he takes so many bytes."""
+    loop = asyncio.get_running_loop()
+    with socket.socket() as caller:
+        caller.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        caller.setblocking(False)
+        await loop.sock_connect(caller, address)
+        caller.send(ask)
+        yield partial(loop.sock_recv, caller)
+
+
 @runs
 @pytest.mark.parametrize("why", ASKS)
 def test_an_answer_that_nobody_takes_is_not_kept(run, why):
@@ -226,11 +239,7 @@ def test_an_answer_that_nobody_takes_is_not_kept(run, why):
     async def asked():
         async with served(b"x" * 60_000) as (address, server, _):
             server.config.timeout_keep_alive = 0
-            with socket.socket() as caller:
-                caller.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-                caller.setblocking(False)
-                await asyncio.get_running_loop().sock_connect(caller, address)
-                caller.send(ASKS[why])
+            async with narrow(address, ASKS[why]):
                 await come_to(lambda: server.server_state.total_requests)
                 assert server.server_state.connections
                 await come_to(lambda: not server.server_state.connections)
@@ -243,17 +252,14 @@ def test_who_stops_taking_his_last_answer_is_not_waited_for(run):
     """Though so little is left that others behind it would not be held up."""
 
     async def asked():
-        async with served(b"x" * 100_000) as (address, server, _):
-            with socket.socket() as caller:
-                caller.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-                caller.setblocking(False)
-                loop = asyncio.get_running_loop()
-                await loop.sock_connect(caller, address)
-                caller.send(ASKS["he said so"])
-                taken = 0
-                while taken < 85_000:
-                    taken += len(await loop.sock_recv(caller, 85_000 - taken))
-                await come_to(lambda: not server.server_state.connections)
+        async with (
+            served(b"x" * 100_000) as (address, server, _),
+            narrow(address, ASKS["he said so"]) as take,
+        ):
+            taken = 0
+            while taken < 85_000:
+                taken += len(await take(85_000 - taken))
+            await come_to(lambda: not server.server_state.connections)
 
     run(asked())
 
@@ -263,17 +269,14 @@ def test_who_takes_his_last_answer_slowly_gets_all_of_it(run):
     """He is waited for as long as he takes something."""
 
     async def asked():
-        async with served(b"x" * 60_000) as (address, _, _):
-            with socket.socket() as caller:
-                caller.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-                caller.setblocking(False)
-                loop = asyncio.get_running_loop()
-                await loop.sock_connect(caller, address)
-                caller.send(ASKS["he said so"])
-                taken = 0
-                while part := await loop.sock_recv(caller, 6000):
-                    taken += len(part)
-                    await asyncio.sleep(0.08)
-                assert taken > 60_000
+        async with (
+            served(b"x" * 60_000) as (address, _, _),
+            narrow(address, ASKS["he said so"]) as take,
+        ):
+            taken = 0
+            while part := await take(6000):
+                taken += len(part)
+                await asyncio.sleep(0.08)
+            assert taken > 60_000
 
     run(asked())
