@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 
 import pytest
@@ -66,9 +67,14 @@ def test_a_model_is_measured_by_what_it_takes(a_run, an_item, windows):
 
 @pytest.mark.parametrize("model", sorted(SHIPPED))
 def test_every_shipped_model_is_measured_when_it_is_opened(model):
-    """And answers whoever has one new answer in the event loop."""
-    artifact = open_artifact(SHIPPED[model], "cpu", 1)
+    """And answers whoever has one new answer in the event loop.
 
-    assert artifact.pace.next_items > 0
+    That is measured once more, in this thread's own time: what else runs here takes none of it.
+    """
+    artifact = open_artifact(SHIPPED[model], "cpu", 1)
+    length = artifact.manifest.window.length
+    pace = measured(artifact.scorer, artifact.kept, length, clock=time.thread_time)
+
+    assert pace.next_items > 0
     assert artifact.pace.window_places in (100, 800, 1600)
     assert artifact.pace.first_places in (100, 800, 1600)
